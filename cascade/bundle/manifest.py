@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any, Final
 
 from cascade.bundle.certificate import Certificate
-from cascade.bundle.form import LIST, OPTIONAL, SOME, Rule, faults_of, made, one_of, parse, plain, shown
+from cascade.bundle.form import OPTIONAL, SOME, Rule, faults_of, made, one_of, parse, plain, shown
 from cascade.bundle.profile import Profile
 from cascade.bundle.tiers import TOKENIZER_FILE, FileRecord, MultiExitSpec, TierSpec
 from cascade.exceptions import BundleError, OptionError
@@ -27,14 +27,16 @@ TASKS: Final = ("text-classification", TAGGING)
 PROBLEM_TYPES: Final = ("single_label_classification", MULTI_LABEL, REGRESSION)
 
 
-def _are_labels(value: Any) -> bool:
-    some = LIST[1](value) and len(value) > 0 and all(isinstance(one, str) and not _CONTROL.search(one) for one in value)
-    return some and len(set(value)) == len(value)
-
-
 _INPUTS: Final[Rule] = ("text, pair or null", lambda value: value is None or value in ("text", "pair"))
 _CONTROL: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")  # line breaks are none
-_LABELS: Final[Rule] = ("distinct names and at least one, without control characters", _are_labels)
+_LABELS: Final[Rule] = (
+    "distinct names and at least one, without control characters",
+    lambda value: (
+        SOME[1](value)
+        and all(isinstance(one, str) and not _CONTROL.search(one) for one in value)
+        and len(set(value)) == len(value)
+    ),
+)
 
 
 @dataclass(frozen=True)

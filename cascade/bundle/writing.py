@@ -26,16 +26,51 @@ CARD_END = b"<!-- end of the certificate -->"
 
 
 def write_bundle(
-    destination: str | Path, files: Mapping[str, bytes | Path], manifest: Manifest, *, overwrite: bool = False
+    destination: str | Path,
+    files: Mapping[str, bytes | Path],
+    manifest: Manifest,
+    *,
+    overwrite: bool = False,
+    expected: Mapping[str, FileRecord] | None = None,
 ) -> Bundle:
     """Write a bundle: whole, or not at all.
 
     `destination`: the folder to make, an empty one is filled; `files`: contents, or where to copy them from, by path
     inside the bundle (with `/`); `manifest`: `files` in it is ignored and computed here; `overwrite`: replace a bundle
-    that is there, and no other folder. A destination that is there already is an `OptionError`; a path that leads out
-    of the bundle, or a manifest that contradicts itself, a `BundleError`.
+    that is there, and no other folder; `expected`: what is known of the files. A destination that is there already is
+    an `OptionError`; a path that leads out of the bundle, a manifest that contradicts itself, or a file that is not as
+    expected, but for the model card, a `BundleError`.
     """
-    return _write(destination, files, manifest, expected={}, overwrite=overwrite)
+    folder = Path(destination).expanduser().resolve()
+    faults = faults_of_paths(files)
+    if faults:
+        raise BundleError(f"every file must stay inside the bundle, but: {'; '.join(faults)}; give relative paths")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    clear(folder)  # what a killed run left; it may bring a bundle back
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        if not overwrite:
+            raise OptionError(f"the destination must not be there yet, got {folder}; choose another or set overwrite")
+        if not (folder / MANIFEST_FILE).is_file():
+            raise OptionError(
+                f"only a bundle can be overwritten, but {folder} holds no {MANIFEST_FILE}; choose another destination"
+            )
+    with staged_folder(folder) as staging:
+        records = {path: _write_file(staging / path, source) for path, source in files.items()}
+        known = (expected or {}).items()
+        altered = [path for path, record in known if path != CARD_FILE and records[path] != record]
+        if altered:
+            raise BundleError(
+                f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
+            )
+        manifest = replace(manifest, files=records)
+        faults = manifest.faults()
+        graphs = [path for tier in manifest.tiers for path in tier.graphs if path in records]
+        external = [path for path in dict.fromkeys(graphs) if names_another_file((staging / path).read_bytes())]
+        faults += [f"{path} must hold its weights itself, got external data" for path in external]
+        if faults:
+            raise BundleError(f"a bundle must be one that can be read, but {'; '.join(faults)}; nothing was written")
+        _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
+    return Bundle(folder=folder, manifest=manifest)
 
 
 def copy_bundle(
@@ -73,40 +108,7 @@ def copy_bundle(
     files: dict[str, bytes | Path] = {path: bundle.path(path) for path in old.files}
     if CARD_FILE in files and (new.certificate is None or new.certificate != old.certificate):
         files[CARD_FILE] = _certified_card(bundle.path(CARD_FILE).read_bytes(), new)
-    return _write(destination, files, new, expected=old.files, overwrite=overwrite)
-
-
-def _write(
-    destination: str | Path,
-    files: Mapping[str, bytes | Path],
-    manifest: Manifest,
-    *,
-    expected: Mapping[str, FileRecord],
-    overwrite: bool,
-) -> Bundle:
-    folder = Path(destination).expanduser().resolve()
-    faults = faults_of_paths(files)
-    if faults:
-        raise BundleError(f"every file must stay inside the bundle, but: {'; '.join(faults)}; give relative paths")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clear(folder)  # what a killed run left; it may bring a bundle back
-    _check_destination(folder, overwrite=overwrite)
-    with staged_folder(folder) as staging:
-        records = {path: _write_file(staging / path, source) for path, source in files.items()}
-        altered = [path for path, record in expected.items() if path != CARD_FILE and records[path] != record]
-        if altered:
-            raise BundleError(
-                f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
-            )
-        manifest = replace(manifest, files=records)
-        faults = manifest.faults()
-        graphs = [path for tier in manifest.tiers for path in tier.graphs if path in records]
-        external = [path for path in dict.fromkeys(graphs) if names_another_file((staging / path).read_bytes())]
-        faults += [f"{path} must hold its weights itself, got external data" for path in external]
-        if faults:
-            raise BundleError(f"a bundle must be one that can be read, but {'; '.join(faults)}; nothing was written")
-        _write_file(staging / MANIFEST_FILE, manifest.to_json().encode())
-    return Bundle(folder=folder, manifest=manifest)
+    return write_bundle(destination, files, new, expected=old.files, overwrite=overwrite)
 
 
 def _certified_card(card: bytes, manifest: Manifest) -> bytes:
@@ -119,17 +121,6 @@ def _certified_card(card: bytes, manifest: Manifest) -> bytes:
         return kept
     sentences = "\n".join(f"- {sentence}" for sentence in manifest.certificate.described())
     return kept + b"\n" + CARD_BEGIN + f"\n## Certificate\n\n{sentences}\n".encode() + CARD_END + b"\n"
-
-
-def _check_destination(folder: Path, *, overwrite: bool) -> None:
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if overwrite and (folder.exists() and not (folder / MANIFEST_FILE).is_file()):
-        raise OptionError(
-            f"only a bundle can be overwritten, but {folder} holds no {MANIFEST_FILE}; choose another destination"
-        )
-    if folder.exists() and not overwrite:
-        raise OptionError(f"the destination must not be there yet, got {folder}; choose another or set overwrite")
 
 
 def _write_file(target: Path, source: bytes | Path) -> FileRecord:

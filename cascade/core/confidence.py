@@ -40,7 +40,7 @@ def probabilities(
     `multi_label`: sigmoid per label instead of softmax. Without it a single output is a number and stays as it is.
     `temperature`: logits are divided by it first; above 1 makes less sure. `prior`: added then (`evidence`).
     """
-    if _is_number(logits, multi_label):
+    if not multi_label and logits.shape[-1] == 1:
         return np.asarray(logits, dtype=np.float32)
     function = sigmoid if multi_label else softmax
     scaled = logits / np.float32(temperature)
@@ -56,7 +56,7 @@ def evidence(probabilities: FloatArray, *, weight: float, multi_label: bool = Fa
     as much. Shape `(..., labels)` to the same.
     """
     sure = np.clip(probabilities, _LEAST, 1.0)
-    if not _binary(probabilities, multi_label):
+    if not multi_label and probabilities.shape[-1] > 1:
         return np.asarray(weight * np.log(sure), dtype=np.float32)
     return np.asarray(weight * (np.log(sure) - np.log(np.clip(1 - probabilities, _LEAST, 1.0))), dtype=np.float32)
 
@@ -67,7 +67,7 @@ def log_loss(logits: npt.NDArray[np.floating], truth: npt.ArrayLike, *, multi_la
     Shapes are those of `fit_temperature`, the logits taken after their temperature.
     """
     wanted = np.asarray(truth)
-    if _binary(logits, multi_label):  # log(1 + e^x) - y x
+    if multi_label or logits.shape[-1] == 1:  # log(1 + e^x) - y x
         wanted = wanted.reshape(logits.shape).astype(logits.dtype)
         return float((np.logaddexp(0, logits) - wanted * logits).mean(dtype=np.float64))
     most = logits.max(axis=1)
@@ -121,20 +121,12 @@ def _measured(
     of_label: Callable[[FloatArray], npt.NDArray[np.floating]],
 ) -> FloatArray:
     """A measure of one distribution, shape `(rows, labels)` to `(rows,)`, or of yes/no labels, to the same shape."""
-    if _is_number(p, multi_label):
+    if not multi_label and p.shape[-1] == 1:
         sure = np.where(np.isnan(p[:, 0]), np.nan, 1.0)
     else:
         sure = of_label(p).min(axis=1) if multi_label else of_labels(p)
     clipped: FloatArray = np.minimum(np.maximum(sure, 0), 1).astype(np.float32, copy=False)  # clip takes twice as long
     return clipped
-
-
-def _is_number(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
-    return not multi_label and values.shape[-1] == 1
-
-
-def _binary(values: npt.NDArray[np.floating], multi_label: bool) -> bool:
-    return multi_label or values.shape[-1] == 1
 
 
 def _apart(p: FloatArray) -> npt.NDArray[np.floating]:

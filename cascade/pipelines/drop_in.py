@@ -6,8 +6,10 @@ It takes the arguments that transformers takes for these two tasks, and gives wh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -22,7 +24,6 @@ from cascade.text.entities import IGNORED, AggregationStrategy, strategy_of
 from cascade.text.texts import check_texts
 from cascade.text.word_encoding import check_words
 
-Answer: TypeAlias = "Callable[[Iterable[Any]], list[Any]]"
 Given: TypeAlias = Mapping[str, Any]
 
 TASKS: Final[Mapping[str, type[Classifier | Tagger]]] = {
@@ -71,7 +72,7 @@ class DropIn:
         """
         said = _said(locals(), self.model)
         asked, tags = {**self.asked, **said}, isinstance(self.model, Tagger)
-        answer = (_entities if tags else _labels)(_reader(self.model, asked), asked)
+        answer = partial(_entities if tags else _labels, _reader(self.model, asked), asked)
         one = isinstance(inputs, list | str) and not all(isinstance(words, list) for words in inputs)
         if asked.get("is_split_into_words") and one:
             inputs = [inputs]
@@ -81,7 +82,9 @@ class DropIn:
         if hasattr(inputs, "__getitem__") and not hasattr(inputs, "__iter__"):
             inputs = iter(inputs)
         texts = check_texts(inputs, pairs=not tags)
-        return answer(texts) if isinstance(texts, Sequence) else _one_by_one(answer, texts)
+        if isinstance(texts, Sequence):
+            return answer(texts)
+        return chain.from_iterable(map(answer, buffers(texts, options=StreamOptions())))
 
 
 def _said(given: Given, model: Classifier | Tagger) -> dict[str, Any]:
@@ -132,35 +135,24 @@ def _reader(model: Any, asked: Given) -> Any:
     return model
 
 
-def _one_by_one(answer: Answer, texts: Iterable[Any]) -> Iterator[Any]:
-    for some in buffers(texts, options=StreamOptions()):
-        yield from answer(some)
+def _labels(model: Any, asked: Given, texts: Iterable[Any]) -> list[Any]:
+    # A pair in a list in a list, transformers' former way.
+    old = [isinstance(text, list) and [*map(type, text)] == [list] and len(text[0]) == 2 for text in texts]
+    given = [tuple(text[0]) if pair else text for text, pair in zip(texts, old, strict=True)]
+    every = asked.get("return_all_scores") and "top_k" not in asked
+    found: list[Any] = model(given, top_k=None if every else asked.get("top_k", LEFT_OUT))
+    order = {label: number for number, label in enumerate(model.labels)}
+    return [sorted(row, key=lambda one: order[one["label"]]) for row in found] if every else found
 
 
-def _labels(model: Classifier, asked: Given) -> Answer:
-    def answer(texts: Iterable[Any]) -> list[Any]:
-        # A pair in a list in a list, transformers' former way.
-        old = [isinstance(text, list) and [*map(type, text)] == [list] and len(text[0]) == 2 for text in texts]
-        given = [tuple(text[0]) if pair else text for text, pair in zip(texts, old, strict=True)]
-        every = asked.get("return_all_scores") and "top_k" not in asked
-        found: list[Any] = model(given, top_k=None if every else asked.get("top_k", LEFT_OUT))
-        order = {label: number for number, label in enumerate(model.labels)}
-        return [sorted(row, key=lambda one: order[one["label"]]) for row in found] if every else found
-
-    return answer
-
-
-def _entities(model: Tagger, asked: Given) -> Answer:
-    def answer(texts: Iterable[Any]) -> list[Any]:
-        given = list(texts)
-        if asked.get("is_split_into_words"):
-            check_words(given)
-            given = [" ".join(words) for words in given]
-        ignored = asked.get("ignore_labels", (IGNORED,))
-        found: list[Any] = model(given, aggregation_strategy=_strategy(asked), ignore_labels=ignored)
-        return found
-
-    return answer
+def _entities(model: Any, asked: Given, texts: Iterable[Any]) -> list[Any]:
+    given = list(texts)
+    if asked.get("is_split_into_words"):
+        check_words(given)
+        given = [" ".join(words) for words in given]
+    ignored = asked.get("ignore_labels", (IGNORED,))
+    found: list[Any] = model(given, aggregation_strategy=_strategy(asked), ignore_labels=ignored)
+    return found
 
 
 # fmt: off

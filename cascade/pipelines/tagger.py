@@ -18,7 +18,6 @@ from cascade.engine.inputs import Encoder, Inputs
 from cascade.engine.multi_exit import MultiExit
 from cascade.engine.single_exit import SingleExit
 from cascade.engine.streaming import StreamOptions
-from cascade.engine.tier import Tier
 from cascade.exceptions import OptionError
 from cascade.pipelines.base import Pipeline
 from cascade.policies.decoding import Decoder, argmax
@@ -89,7 +88,9 @@ class Tagger(Pipeline):
         """
         pieces = encode_texts(self.tokenizer, texts, per_piece=True)
         shown = PieceText.of(self.tokenizer, texts, pieces)
-        if not by_word and any(map(_reads_words, self.tiers)):
+        # A tier with another tokenizer makes rows of words by itself; a function has none.
+        pieced = [isinstance(tier, SingleExit | MultiExit) and tier.encoder is None for tier in self.tiers]
+        if not by_word and not all(pieced):
             raise OptionError(
                 "aggregation_strategy must be first where a tier reads words by itself, got another one; its words "
                 "have no answers piece by piece"
@@ -157,11 +158,6 @@ class Tagger(Pipeline):
         spans = np.stack((found.begins, found.ends), axis=1) if isinstance(found, TextWords) else None
         routes = SentenceRoutes(outcome.routes, offsets)
         return TagPredictions(sentences, outcome.probabilities, routes, stats, spans, self.labels)
-
-
-def _reads_words(tier: Tier) -> bool:
-    """Whether a tier makes rows of words by itself, or none: it has another tokenizer, or is a function."""
-    return not isinstance(tier, SingleExit | MultiExit) or tier.encoder is not None
 
 
 def _read(texts: Sequence[str], found: TextWords) -> Inputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from cascade.core.checks import check_share, is_number
 from cascade.exceptions import OptionError
@@ -18,6 +18,8 @@ from cascade.policies.routing import Router
 from cascade.policies.windows import WindowPolicy
 
 T = TypeVar("T")
+_SINGLE: Final[Mapping[str, Any]] = {"windows": windows, "decoding": decoding, "reading": reading}
+"""Policies of which there is one for all tiers, and the modules of their kinds."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,8 @@ class Policies:
         for tier in tiers[1:]:
             if self.windows is not None and tier.layers:
                 _catch(faults, windows.check, self.windows, tier)
-        checks: tuple[tuple[Any, Any], ...] = ((decoding.check, self.decoding), (reading.check, self.reading))
-        for check, policy in [one for one in checks if tiers and one[1] is not None]:
-            _catch(faults, check, policy, tiers[-1])
+        for name in [one for one in ("decoding", "reading") if tiers and getattr(self, one) is not None]:
+            _catch(faults, _SINGLE[name].check, getattr(self, name), tiers[-1])
         words = bool(tiers) and tiers[0].words
         for name in ("windows", "decoding"):
             if (getattr(self, name) is not None) != words:
@@ -113,13 +114,8 @@ class Policies:
             "blend": list(self.blend),
             "temperatures": list(map(list, self.temperatures)),
         }
-        if self.windows is not None:
-            written["windows"] = windows.to_json(self.windows)
-        if self.decoding is not None:
-            written["decoding"] = decoding.to_json(self.decoding)
-        if self.reading is not None:
-            written["reading"] = reading.to_json(self.reading)
-        return written
+        single = ((name, kind, getattr(self, name)) for name, kind in _SINGLE.items())
+        return written | {name: kind.to_json(policy) for name, kind, policy in single if policy is not None}
 
     @classmethod
     def from_json(cls, written: object) -> Policies:
@@ -133,14 +129,12 @@ class Policies:
             if not isinstance(value, list | tuple):
                 faults.append(f"{name} must be a list, got {value!r}")
                 given[name] = []
-        readers: dict[str, Callable[[Any], Any]] = {"routers": routing.from_json, "exits": exits.from_json}
-        for name, reader in readers.items():
-            given[name] = [_catch(faults, reader, one) for one in given[name]]
-        readers = {"windows": windows.from_json, "decoding": decoding.from_json, "reading": reading.from_json}
-        for name, reader in readers.items():
+        given["routers"] = [_catch(faults, routing.from_json, one) for one in given["routers"]]
+        given["exits"] = [_catch(faults, exits.from_json, one) for one in given["exits"]]
+        for name, kind in _SINGLE.items():
             if given.get(name) is not None:
-                given[name] = _catch(faults, reader, given[name])
-        own = ("routers", "exits", "blend", "temperatures", "windows", "decoding", "reading")
+                given[name] = _catch(faults, kind.from_json, given[name])
+        own = ("routers", "exits", "blend", "temperatures", *_SINGLE)
         faults += [f"{name} is no setting, there are {', '.join(own)}" for name in given if name not in own]
         if not all(isinstance(tier, list | tuple) for tier in given["temperatures"]):
             faults.append(f"temperatures must be a list per tier, got {given['temperatures']!r}")

@@ -38,8 +38,8 @@ def viterbi(
     lengths = np.diff(offsets)
     order = np.argsort(-lengths, kind="stable")[: np.count_nonzero(lengths)]
     for sentences in chunks(order, lengths, labels):
-        chunk = _Chunk(offsets[sentences], lengths[sentences])
-        chosen[chunk.words] = chunk.best(scores, transitions, start, end)
+        words, best = _best(offsets[sentences], lengths[sentences], scores, transitions, start, end)
+        chosen[words] = best
     return chosen
 
 
@@ -57,42 +57,36 @@ def chunks(sentences: IntArray, lengths: IntArray, labels: int, cells: int = CEL
         first, done = stop, int(upto[stop - 1])
 
 
-class _Chunk:
-    """Sentences of falling length, word by word: the first words of all, then the second words, and so on."""
-
-    def __init__(self, firsts: IntArray, lengths: IntArray) -> None:
-        steps = np.arange(lengths[0])
-        self.counts = (len(lengths) - np.searchsorted(lengths[::-1], steps, side="right")).tolist()
-        places = np.repeat(steps, self.counts)
-        self.bounds = np.concatenate(([0], np.cumsum(self.counts))).tolist()
-        sentences = np.arange(len(places)) - np.repeat(self.bounds[:-1], self.counts)
-        self.words: IntArray = firsts[sentences] + places
-
-    def best(self, scores: FloatArray, transitions: FloatArray, start: FloatArray, end: FloatArray) -> IntArray:
-        """Numbers of labels in the order of `words`."""
-        known = scores[self.words]
-        known = np.where(known > LOWEST, known, LOWEST).astype(np.float32, copy=False)
-        came_from = np.zeros(known.shape, dtype=np.int32)
-        chosen = np.empty(len(known), dtype=np.int64)
-        last = np.empty(self.counts[0], dtype=np.int64)
-        best = known[: self.counts[0]] + start
-        for place, count in enumerate(self.counts):
-            here = slice(self.bounds[place], self.bounds[place + 1])
-            if place:
-                paths = best[:, :, None] + transitions
-                came_from[here] = paths.argmax(axis=1)
-                best = paths.max(axis=1) + known[here]
-            goes_on = self.counts[place + 1] if place + 1 < len(self.counts) else 0
-            last[goes_on:count] = (best[goes_on:] + end).argmax(axis=1)
-            # Only differences count, and near 0 float32 keeps them in sentences of any length.
-            best = best[:goes_on] - best[:goes_on].max(axis=1, keepdims=True)
-        for place in range(len(self.counts) - 1, -1, -1):
-            here = slice(self.bounds[place], self.bounds[place + 1])
-            count = self.counts[place]
-            chosen[here] = last[:count]
-            if place:
-                last[:count] = came_from[here][np.arange(count), last[:count]]
-        return chosen
+def _best(
+    firsts: IntArray, lengths: IntArray, scores: FloatArray, transitions: FloatArray, start: FloatArray, end: FloatArray
+) -> tuple[IntArray, IntArray]:
+    """Words of sentences of falling length, the first words of all, then the second, and so on; and their labels."""
+    steps = np.arange(lengths[0])
+    counts = (len(lengths) - np.searchsorted(lengths[::-1], steps, side="right")).tolist()
+    places = np.repeat(steps, counts)
+    bounds = np.concatenate(([0], np.cumsum(counts))).tolist()
+    words = firsts[np.arange(len(places)) - np.repeat(bounds[:-1], counts)] + places
+    known = scores[words]
+    known = np.where(known > LOWEST, known, LOWEST).astype(np.float32, copy=False)
+    came_from = np.zeros(known.shape, dtype=np.int32)
+    chosen = np.empty(len(known), dtype=np.int64)
+    last = np.empty(counts[0], dtype=np.int64)
+    best = known[: counts[0]] + start
+    for place, (count, goes_on) in enumerate(zip(counts, [*counts[1:], 0], strict=True)):
+        here = slice(bounds[place], bounds[place + 1])
+        if place:
+            paths = best[:, :, None] + transitions
+            came_from[here] = paths.argmax(axis=1)
+            best = paths.max(axis=1) + known[here]
+        last[goes_on:count] = (best[goes_on:] + end).argmax(axis=1)
+        # Only differences count, and near 0 float32 keeps them in sentences of any length.
+        best = best[:goes_on] - best[:goes_on].max(axis=1, keepdims=True)
+    for place, count in reversed(list(enumerate(counts))):
+        here = slice(bounds[place], bounds[place + 1])
+        chosen[here] = last[:count]
+        if place:
+            last[:count] = came_from[here][np.arange(count), last[:count]]
+    return words, chosen
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,9 @@ def tuned(pipeline: Classifier | Tagger, thresholds: Any) -> Classifier | Tagger
     """A copy with these thresholds, one per knob; `None`: as it is. A 422 for something else."""
     known = knobs(pipeline)
     given = [None] * len(known) if thresholds is None else thresholds
-    if not isinstance(given, list) or len(given) != len(known) or not all(map(_is_threshold, given)):
+    numbers = [one for one in given if one is not None] if isinstance(given, list) else []
+    fits = all(is_number(one) and 0 <= one <= 1 for one in numbers)
+    if not isinstance(given, list) or len(given) != len(known) or not fits:
         raise misshapen("thresholds", f"expected {len(known)} numbers in [0, 1], or null for the bundle's own")
     own: dict[str, list[Any]] = {"defer": [*pipeline.policies.routers], "exit": [*pipeline.policies.exits]}
     defaults = {"defer": Threshold(0.0), "exit": MaxProbability(0.0)}  # where a policy has no threshold
@@ -159,10 +161,6 @@ def _items(inputs: object, *, pairs: bool) -> list[Any]:
     if len(items) > TEXTS or size > CHARACTERS:
         raise Invalid(f"a preview has at most {TEXTS} texts and {CHARACTERS} characters, got {len(items)} and {size}")
     return [item if len(item) > 1 else item[0] for item in items]
-
-
-def _is_threshold(given: object) -> bool:
-    return given is None or (is_number(given) and 0 <= given <= 1)
 
 
 def _part(policy: Any) -> Any:

@@ -7,7 +7,6 @@ the example, as the caller chooses. Memory does not grow with the file.
 from __future__ import annotations
 
 import enum
-import math
 import reprlib
 import stat
 import zlib
@@ -18,7 +17,7 @@ from typing import Any
 
 from cascade.core.checks import check_whole
 from cascade.core.labels import spelled
-from cascade.core.tables import require
+from cascade.core.tables import is_null, require
 from cascade.exceptions import DataError, OptionError
 from cascade.text.records import MAX_LINE, READERS, READING, Columns, FileFormat, LineError, StreamError
 from cascade.text.sources import PACKED, SUFFIXES, Source, format_of, name_of, opened
@@ -216,19 +215,15 @@ def _label(record: Mapping[str, Any], columns: Columns) -> str | tuple[str, ...]
     value = record.get(columns.label)
     if columns.separator is not None and isinstance(value, str):
         return tuple(part.strip() for part in value.split(columns.separator) if part.strip())
-    if value is None or value == "" or _is_nan(value):  # which is what pandas writes for none
+    if value == "" or is_null(value):
         if columns.label_required:
             raise LineError(f"column {columns.label!r} must be a label, got {value!r}")
         return None
     values = value if isinstance(value, list) else [value]
     for one in values:
-        if isinstance(one, bool) or not isinstance(one, (str, int, float)) or _is_nan(one):
+        if isinstance(one, bool) or not isinstance(one, (str, int, float)) or is_null(one):
             raise LineError(
                 f"column {columns.label!r} must be a string, a number or a list of them, "
                 f"got {type(one).__name__} ({reprlib.repr(value)})"
             )
     return tuple(map(spelled, values)) if isinstance(value, list) else spelled(value)
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
