@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -84,7 +83,7 @@ class DropIn:
         texts = check_texts(inputs, pairs=not tags)
         if isinstance(texts, Sequence):
             return answer(texts)
-        return chain.from_iterable(map(answer, buffers(texts, options=StreamOptions())))
+        return (one for some in buffers(texts, options=StreamOptions()) for one in answer(some))
 
 
 def _said(given: Given, model: Classifier | Tagger) -> dict[str, Any]:
