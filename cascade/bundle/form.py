@@ -103,10 +103,8 @@ def faults_of(written: object, kind: type, name: str = "") -> list[str]:
     if not isinstance(written, Mapping):
         return [f"{name or 'it'} must be an object, got {shown(written)}"]
     owned = {own.name: own for own in fields(kind)}
-    lacking = [
-        own.name for own in owned.values() if own.default is own.default_factory is MISSING and own.name not in written
-    ]
-    found = [f"{name or 'it'} must have the field {key}" for key in lacking]
+    needed = [key for key, own in owned.items() if own.default is own.default_factory is MISSING]
+    found = [f"{name or 'it'} must have the field {key}" for key in needed if key not in written]
     found += [f"{name or 'it'} must not have the field {shown(key)}" for key in written if key not in owned]
     for key, ((rule, fulfilled), hint) in _form(kind).items():
         if key in written and fulfilled(written[key]):
@@ -144,9 +142,8 @@ def _faults_inside(value: Any, hint: Any, key: str, name: str) -> list[str]:
 
 def made(written: Mapping[str, Any], kind: type[T]) -> T:
     """The dataclass from which `plain` made an object; it has no faults."""
-    return kind(
-        **{key: _made(written[key], hint) for key, (_, hint) in _form(cast("type", kind)).items() if key in written}
-    )
+    form = _form(cast("type", kind)).items()
+    return kind(**{key: _made(written[key], hint) for key, (_, hint) in form if key in written})
 
 
 def _made(value: Any, hint: Any) -> Any:

@@ -173,5 +173,5 @@ class Manifest:
 def _refuse(found: list[str]) -> None:
     if found:
         raise BundleError(
-            f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export the bundle again"
+            f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export the model again"
         )

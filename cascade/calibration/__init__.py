@@ -5,7 +5,6 @@ Shared rooms:
     observing, costs     running and timing all tiers once; what a token costs in each part
     texts, sentences     what the tiers say about texts (recorded, replayed) and sentences (run; of two tiers)
     runs                 what these two share; how far the work is
-    leaving              exit policies replayed on what all exits say
     chain, induction     all exits of some tiers as one chain of decision points; a price gives all its thresholds
     temperature          one number per tier and exit by which logits are divided
 Of these:

@@ -12,8 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from cascade.calibration.leaving import state_at
-from cascade.calibration.texts import TextAnswers, means
+from cascade.calibration.texts import TextAnswers, means, state_at
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import evidence
 from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray

@@ -40,9 +40,7 @@ def observe_texts(
     `progress` is called with texts or their rows done, once for each and tier.
     """
     if classifier.regression:
-        raise OptionError(
-            "calibration must be about labels, got a regression; choose tau by hand, with_exit_policy(Settled(0.05))"
-        )
+        raise OptionError("calibration must be about labels, got a regression; give with_exit_policy(Settled(0.05))")
     begin = time.perf_counter()
     inputs = Inputs.of(texts, classifier.tokenizer)
     inputs.encode()

@@ -14,10 +14,9 @@ from functools import cached_property
 import numpy as np
 
 from cascade.calibration.costs import Costs, TierCosts
-from cascade.calibration.leaving import leave
 from cascade.calibration.runs import Run, Sample, Stages, no_progress
 from cascade.calibration.temperature import Temperatures
-from cascade.calibration.texts import TextAnswers, TierAnswers
+from cascade.calibration.texts import TextAnswers, TierAnswers, leave
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, ranges, read_only
 from cascade.engine.cascade import Cascade
 from cascade.engine.multi_exit import MultiExit
@@ -72,9 +71,8 @@ class WordAnswers(Sample):
     def temperatures(self) -> Temperatures:
         """Those of the tagger, which are not fitted."""
         first, second = self.tiers
-        return (first.temperature,), (
-            (second.temperature,) if isinstance(second, SingleExit) else tuple(second.temperatures)
-        )
+        own = (second.temperature,) if isinstance(second, SingleExit) else tuple(second.temperatures)
+        return (first.temperature,), own
 
     @property
     def layers(self) -> tuple[int, ...]:

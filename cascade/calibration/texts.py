@@ -1,25 +1,29 @@
 """What all tiers say about every text, at every exit, recorded once: any setting is replayed without running a model.
 
-An item is what the caller calls a text; a row is one window of it. The two are the same but for long texts.
+An item is what the caller calls a text; a row is one window of it. The two are the same but for long texts. Exit
+policies are replayed on the probabilities that every exit gave while no unit left: that is exact where rows leave
+whole. Where words leave one by one it is near: those that stay would have seen the others in the state they left in, so
+a tagger's points are run before one is chosen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cascade.calibration.costs import Costs
-from cascade.calibration.leaving import leave
 from cascade.calibration.runs import Run, Sample
 from cascade.calibration.temperature import Temperatures, logits_of, rescale
 from cascade.core.confidence import answers, evidence, max_probability, probabilities
 from cascade.core.rows import BoolArray, FloatArray, IntArray, Units, offsets_of, ranges, read_only
-from cascade.policies import routing
-from cascade.policies.exits import never
+from cascade.policies import exits, routing
+from cascade.policies.exits import ExitPolicy, ExitState, Never, never
 from cascade.policies.reading import rounds
 from cascade.policies.routing import DeferAll, RoutingState, defer_all
 from cascade.policies.settings import Policies
+from cascade.policies.unit_exits import UnitState
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,3 +205,53 @@ def means(rows: FloatArray, owners: IntArray) -> FloatArray:
         return rows
     windows = np.diff(np.append(starts, len(rows))).reshape(-1, *[1] * (rows.ndim - 1))
     return np.asarray(np.add.reduceat(rows, starts, axis=0) / windows, dtype=np.float32)
+
+
+def state_at(
+    history: FloatArray,
+    layers: Sequence[int],
+    index: int,
+    *,
+    multi_label: bool = False,
+    words: Units | None = None,
+    inside: IntArray | None = None,
+) -> ExitState:
+    """What an exit policy sees of units at the exit of this index. `history`: shape `(units, exits, labels)`.
+
+    `words`: see `leave`; `inside`: which of them these are, all if left out.
+    """
+    last, seen = index == len(layers) - 1, read_only(history[:, : index + 1])
+    state = ExitState(index, layers[index], last, read_only(history[:, index]), seen, multi_label)
+    if words is None:
+        return state
+    inside, rows = np.arange(len(words)) if inside is None else inside, words.row_of
+    under_way = np.zeros(words.n_rows, dtype=np.bool_)
+    under_way[rows[inside]] = True
+    live = np.flatnonzero(under_way[rows])
+    places, ids = np.searchsorted(live, inside), words.first_ids[inside]
+    return UnitState(**vars(state), sentences=rows[live], places=places, ids=ids)
+
+
+def leave(
+    policy: ExitPolicy,
+    history: FloatArray,
+    layers: Sequence[int],
+    *,
+    words: Units | None = None,
+    multi_label: bool = False,
+) -> IntArray:
+    """At which exit each unit would leave: its number, counted from 0. Shape `(units,)`.
+
+    `history`: probabilities at every exit, shape `(units, exits, labels)`; `layers`: number of the layer below each
+    exit, from 1; `words`: the words that these are; `None` where units are rows.
+    """
+    taken = np.full(len(history), len(layers) - 1, dtype=np.int64)
+    inside = np.arange(0 if isinstance(policy, Never) else len(history))
+    for index in range(len(layers) - 1):
+        if not len(inside):
+            break
+        state = state_at(history[inside], layers, index, multi_label=multi_label, words=words, inside=inside)
+        gone = exits.decide(policy, state)
+        taken[inside[gone]] = index
+        inside = inside[~gone]
+    return taken

@@ -37,9 +37,8 @@ def answered(pipeline: AnyPipeline, block: Block, settings: Settings) -> tuple[p
     there = np.fromiter((item is not None for item in block.items), dtype=bool, count=len(block))
     read = there.copy()
     read[empty if settings.on_empty == "null" else []] = False
-    table, stats = ask(
-        pipeline, [item for item, given in zip(block.items, read.tolist(), strict=True) if given], settings
-    )
+    asked = [item for item, given in zip(block.items, read.tolist(), strict=True) if given]
+    table, stats = ask(pipeline, asked, settings)
     counts = Counts(len(block), int((~there).sum()), len(empty), stats.truncated, stats.units, stats.deferred)
     if not read.all():
         table = table.take(pa.array(np.cumsum(read) - 1, mask=~read))

@@ -83,9 +83,7 @@ def find(given: Iterable[str | Path], form: FileFormat | None = None) -> list[tu
         files = [file for file in some if file.is_file()]
         if not files:
             what = "it can be read only once" if path.exists() and not path.is_dir() else "there is none"
-            raise DataError(
-                f"inputs must be files, folders with files or patterns, got {one}, but {what}; check the path"
-            )
+            raise DataError(f"inputs must be files, folders or patterns, got {one}, but {what}; check the path")
         for file in files:
             kind, real = _form(file, form), file.resolve()
             if kind is None:

@@ -167,9 +167,7 @@ def open_job(
     folder = output if target is None else output.with_name(f"{output.name}.parts")
     strange = folder.is_dir() and not (folder / STATE).is_dir() and any(folder.iterdir())
     if strange or any(folder in path.parents for path, _ in files):
-        raise OptionError(
-            f"an output must be a file, or a folder that is new, empty or a job's, got {folder}; name another one"
-        )
+        raise OptionError(f"an output must be a file, a new or empty folder or a job's, got {folder}; name another one")
     digest = hashlib.sha256(pipeline.bundle.manifest.to_json().encode()).hexdigest()
     bundle = {"bundle": digest, "policies": pipeline.policies.to_json(), "truncation": pipeline.tokenizer.truncation}
     job = Job(folder, target, settings, json.loads(json.dumps(bundle)), (), (), {}, pa.schema([]))

@@ -57,7 +57,8 @@ class CascadeLabels:
         threads: int | None = None,
         revision: str | None = None,
     ) -> None:
-        self._pipeline = load(model, threads=threads or reserved_threads(), revision=revision)
+        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
+        self._pipeline = load(model, threads=threads or max(int(reserved), 1), revision=revision)
         self._columns = [text_column] if pair_column is None else [text_column, pair_column]
         self._routes = routes
 
@@ -88,11 +89,6 @@ class CascadeLabels:
         return batch
 
 
-def reserved_threads() -> int:
-    """CPUs that Ray reserves for this actor, at least 1."""
-    return max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1)
-
-
 def work_on_ray(work: Callable[[Job, AnyPipeline], None], job: Job, pipeline: AnyPipeline, workers: int) -> None:
     """Let tasks on the cluster of `RAY_ADDRESS`, or of this machine, work on the parts, on the pipeline's threads each.
 
@@ -115,9 +111,7 @@ def work_on_ray(work: Callable[[Job, AnyPipeline], None], job: Job, pipeline: An
         if not isinstance(cause, RayError):
             raise
         told = " ".join(str(cause).partition("\ntraceback:")[0].split())[-300:]
-        raise BundleError(
-            f"each node must have {pipeline.bundle.folder} and this version of cascade, but: {told}"
-        ) from None
+        raise BundleError(f"each node must have {pipeline.bundle.folder}, with this version, but: {told}") from None
     finally:
         for one in waiting:
             ray.cancel(one, force=True)

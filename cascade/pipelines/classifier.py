@@ -122,9 +122,7 @@ class Classifier(Pipeline):
             ]
         else:
             names = [self.labels[best] for best in outcome.probabilities.argmax(axis=1).tolist()]
-        return Predictions(
-            names, outcome.probabilities, outcome.routes, outcome.stats, self.labels, multi_label=self.multi_label
-        )
+        return Predictions(names, outcome.probabilities, outcome.routes, outcome.stats, self.labels, self.multi_label)
 
 
 def _ranked(probabilities: FloatArray, labels: Sequence[str], count: int | None) -> list[list[dict[str, Any]]]:

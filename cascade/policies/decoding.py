@@ -111,9 +111,7 @@ class _Chain:
     def __post_init__(self) -> None:
         table = _numbers("transitions", self.transitions, 2)
         if not table.size or table.shape[0] != table.shape[1]:
-            raise OptionError(
-                f"transitions must be square, from each label to each, got shape {table.shape}; see training.crf"
-            )
+            raise OptionError(f"transitions must be square, of all labels, got shape {table.shape}; see training.crf")
         object.__setattr__(self, "transitions", tuple(map(tuple, table.tolist())))
         for name in ("start", "end"):
             row = _numbers(name, getattr(self, name), 1)

@@ -88,19 +88,17 @@ def rounds(
     place = np.arange(len(owners)) - (np.cumsum(sizes) - sizes)[owners]
     turn = np.where(place == 0, 0, np.where(place == sizes[owners] - 1, 1, place + 1))
     going, summed = np.ones(len(sizes), dtype=np.bool_), None
-    for number in range(int(sizes.max(initial=0))):
-        rows = np.flatnonzero((turn == number) & going[owners])
+    for read in range(1, int(sizes.max(initial=0)) + 1):
+        rows = np.flatnonzero((turn == read - 1) & going[owners])
         if not len(rows):
             return
         yield rows
         texts, found = owners[rows], said(rows)
         summed = np.zeros((len(sizes), found.shape[1]), dtype=np.float32) if summed is None else summed
         summed[texts] += found
-        more = sizes[texts] > number + 1
+        more = sizes[texts] > read
         going[texts[~more]] = False
         if more.any():
             asked = texts[more]
-            state = ReadingState(
-                summed[asked] / np.float32(number + 1), number + 1, sizes[asked] - number - 1, multi_label
-            )
+            state = ReadingState(summed[asked] / np.float32(read), read, sizes[asked] - read, multi_label)
             going[asked] = ~check_mask(policy(state), len(asked), "reading policy", policy, "of which no more is read")

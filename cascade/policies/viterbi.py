@@ -119,9 +119,7 @@ class Scheme:
         follows = np.where(inner, open_[:, None] & same, ~open_[:, None] if closed else True)
         scheme = cls(follows, ~inner, ~open_ if closed else np.ones(len(parts), dtype=np.bool_))
         if not (scheme.begins & scheme.ends & np.diag(follows)).any():
-            raise OptionError(
-                f"labels must include O, or another that is valid by itself, got {shortened(labels)}; use argmax"
-            )
+            raise OptionError(f"labels must include O, or one that is valid alone, got {shortened(labels)}; use argmax")
         return scheme
 
     def valid(self, chosen: IntArray, offsets: IntArray) -> BoolArray:
@@ -141,10 +139,9 @@ class Scheme:
 
     def scores(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """`transitions, start, end` for `viterbi`: 0 where allowed, else -inf."""
-        made = [
-            np.where(allowed, np.float32(0), np.float32(-np.inf)) for allowed in (self.follows, self.begins, self.ends)
-        ]
-        return made[0], made[1], made[2]
+        allowed = self.follows, self.begins, self.ends
+        follows, begins, ends = (np.where(own, np.float32(0), np.float32(-np.inf)) for own in allowed)
+        return follows, begins, ends
 
 
 def _parts(label: str, labels: Sequence[str]) -> tuple[str, str]:

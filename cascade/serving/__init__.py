@@ -2,8 +2,7 @@
 
 Engine side:
     levels       the policies of each level: as certified, then cheaper ones
-    watching     a share of the answers, compared with full depth
-    served       one loaded pipeline by name, with both
+    served       one loaded pipeline by name, with these; a share of its answers, compared with full depth
     work         what waits: requests, the works that they are cut into, in turns; answers
     load         how long what waits will take, and which level that asks for
     running      works go through the tiers together

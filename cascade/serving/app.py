@@ -32,7 +32,6 @@ BODY_SECONDS: Final = 30.0
 WATCH_AFTER: Final = 0.05
 """After so many seconds it is watched whether the client is still there: most answers are there before."""
 LATE: Final = Refused(f"the request body must come within {BODY_SECONDS:g} seconds; send it at once", 408)
-ERRORS: Final = {424: "inference", 429: "overloaded", 499: "dropped"}
 ROUTES: Final = (*tei.ROUTES, *vllm.ROUTES, *kserve.ROUTES, *tokens.ROUTES)
 PREFLIGHT: Final = (
     (b"access-control-allow-methods", b"GET, POST"),
@@ -188,9 +187,7 @@ class App:
     def _count(self, call: Call) -> None:
         shown = call.route.startswith("/page/")  # what the page itself asks is no traffic
         if not shown and (call.scope["method"] == "POST" or call.status >= 400):
-            seconds, error = perf_counter() - call.begin, ERRORS.get(call.status, "validation")
-            self.models.metrics.request(
-                call.route, call.status, seconds, batch=call.items > 1, answers=call.answers, error=error
-            )
+            seconds, metrics = perf_counter() - call.begin, self.models.metrics
+            metrics.request(call.route, call.status, seconds, batch=call.items > 1, answers=call.answers)
         for tell in self._log:
             tell(call)

@@ -55,10 +55,9 @@ def raw_of(served: Served, probabilities: FloatArray) -> FloatArray:
 
     A softmax, or a sigmoid, gives the probabilities again; they differ from logits by a constant for each text.
     """
-    pipeline = served.pipeline
-    return (
-        probabilities if pipeline.regression else evidence(probabilities, weight=1.0, multi_label=pipeline.multi_label)
-    )
+    if served.pipeline.regression:
+        return probabilities
+    return evidence(probabilities, weight=1.0, multi_label=served.pipeline.multi_label)
 
 
 @lru_cache(maxsize=64)
@@ -91,9 +90,8 @@ def replied(call: Call, predictions: str, answers: Answers, routes: object = Non
         costs = {name: 1000 * seconds for name, seconds in parts.items()}
         more = json.dumps({"routes": routes, "degraded": answers.degraded, "milliseconds": costs})
         predictions = f'{{"predictions":{predictions},{more[1:]}'
-    tokenize, queue, inference, total = (
-        int(1000 * parts.get(name, 0.0)) for name in ("tokenize", "queue", "inference", "total")
-    )
+    names = ("tokenize", "queue", "inference", "total")
+    tokenize, queue, inference, total = (int(1000 * parts.get(name, 0.0)) for name in names)
     headers = (
         JSON,
         (b"x-compute-type", b"cpu+optimized"),

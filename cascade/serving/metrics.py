@@ -24,6 +24,7 @@ SECONDS: Final = (0.001, 0.002, 0.004, 0.007, 0.01, 0.015, 0.02, 0.03, 0.05, 0.0
 TOKENS: Final = tuple(float(1 << power) for power in range(4, 16))
 SURE: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 TEI_SECONDS: Final = tuple(1e-5 * 1.5**power for power in range(35))
+TEI_ERRORS: Final = {424: "inference", 429: "overloaded", 499: "dropped"}
 TEI_PARTS: Final = {"tokenization": "tokenize", "queue": "queue", "inference": "inference"}
 
 
@@ -107,16 +108,9 @@ class Metrics:
                 self._watched.labels(model, name).set(float(value))
 
     def request(
-        self,
-        method: str,
-        code: int,
-        seconds: float,
-        *,
-        batch: bool = False,
-        answers: Answers | None = None,
-        error: str = "validation",
+        self, method: str, code: int, seconds: float, *, batch: bool = False, answers: Answers | None = None
     ) -> None:
-        """A request ended. `method`: its route; `batch`: of several items; `error`: TEI's word for one that failed."""
+        """A request ended. `method`: its route; `batch`: of several items; `answers`: `None` where it failed."""
         self._requests.labels(method, code).inc()
         self._seconds.observe(seconds)
         if self._tei is None or (answers is None and code < 400):
@@ -125,7 +119,7 @@ class Metrics:
         self._tei["te_request_count"].labels(kind).inc()
         self._tei["te_predict_count"].inc()
         if answers is None:
-            self._tei["te_request_failure"].labels(error).inc()
+            self._tei["te_request_failure"].labels(TEI_ERRORS.get(code, "validation")).inc()
             return
         self._tei["te_request_success"].labels(kind).inc()
         self._tei["te_predict_success"].inc()

@@ -1,25 +1,31 @@
-"""`Served`: one loaded pipeline by name, with its levels."""
+"""`Served`: one loaded pipeline by name, with its levels; `Watch`: a share of its answers, compared with full depth."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from enum import Enum
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cascade.engine.cascade import Cascade
 from cascade.engine.inputs import Inputs
-from cascade.exceptions import OptionError
+from cascade.exceptions import CascadeError, OptionError
+from cascade.monitoring.monitor import TOGETHER, Monitor
+from cascade.monitoring.state import Sampler
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 from cascade.serving.levels import levels_of
-from cascade.serving.watching import Watch
 from cascade.text.entities import PieceText
 from cascade.text.texts import Text, read_texts, repair_text
 from cascade.text.word_encoding import WordEncoder
+
+KEPT: Final = 1024  # sampled items that wait at most; older ones are not compared
 
 
 class Form(Enum):
@@ -142,3 +148,49 @@ class Served:
             "certificate": None if certificate is None else certificate.claim,
             "monitor": None if self.watch is None else self.watch.told(),
         }
+
+
+class Watch:
+    """Samples what a pipeline answered as certified, and asks a monitor about it.
+
+    Answers do not depend on batches, so what is sampled is simply answered once more, and then at full depth.
+    `share`: of the answers, above 0, at most 1.
+    """
+
+    def __init__(self, pipeline: Classifier | Tagger, share: float) -> None:
+        self._sampler = Sampler(share=share, seed=0)
+        self._monitor: Monitor[Any] = Monitor(pipeline, share=1.0)
+        self._waiting: deque[tuple[bool, Any]] = deque(maxlen=KEPT)
+        self._thread = ThreadPoolExecutor(1, "cascade-watch")
+        self._state, self._seen = self._monitor.report(), 0
+
+    def offer(self, items: Sequence[Any], *, words: bool) -> None:
+        """Tell of items that were answered. `words`: they are lists of words."""
+        self._seen += len(items)
+        chosen = [(words, items[row]) for row in self._sampler.draw(len(items))]
+        self._waiting.extend(chosen)
+        if chosen:
+            with suppress(RuntimeError):  # it was stopped
+                self._thread.submit(self._compare)
+
+    def told(self) -> dict[str, Any]:
+        """What is known by now, as JSON has it. `seen`: answers; `shadowed`: those that were compared."""
+        state, names = self._state, ("shadowed", "disagreements", "bound")
+        alarms = {"alarm": state.alarm_at is not None, "shifted": state.shifted_at is not None}
+        known = {name: getattr(state, name) for name in names}
+        return {"seen": self._seen, **known, "interval": list(state.interval), **alarms}
+
+    def stop(self) -> None:
+        """End once what is under way is compared; what else was sampled is forgotten."""
+        self._waiting.clear()
+        self._thread.shutdown(cancel_futures=True)
+
+    def _compare(self) -> None:
+        while self._waiting:
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
+            for words in {of_words for of_words, _ in taken}:
+                items = [item for of_words, item in taken if of_words == words]
+                texts = not words and isinstance(self._monitor.pipeline, Tagger)
+                with suppress(CascadeError, MemoryError, RuntimeError):  # of samples only: the answers have gone out
+                    (self._monitor.predict_texts if texts else self._monitor.predict)(items)
+            self._state = self._monitor.report()

@@ -62,9 +62,7 @@ def _read_text(text: object, position: int) -> RowText:
     elif isinstance(text, Mapping):
         if "text" not in text:
             keys = ", ".join(map(repr, text)) or "none"
-            raise InputError(
-                f'a text given as a mapping must have the key "text", got {keys} in text {position}; {REMEDY}'
-            )
+            raise InputError(f'a text as a mapping must have the key "text", got {keys} in text {position}; {REMEDY}')
         first, second = text["text"], text.get("text_pair")
         if second is None and isinstance(first, str):
             return first
@@ -83,9 +81,7 @@ def _read_text(text: object, position: int) -> RowText:
 def refuse_null(text: object, position: int) -> None:
     """An `InputError` where a column has no text."""
     if is_null(text):
-        raise InputError(
-            f"a text must be a string, got a null as text {position}; fill in an empty text, or drop the row"
-        )
+        raise InputError(f"a text must be a string, got a null as text {position}; give an empty text, or drop the row")
 
 
 def is_pair(text: object) -> bool:

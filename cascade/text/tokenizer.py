@@ -239,9 +239,7 @@ class Tokenizer:
         if self._plain_types and not pair.any():
             types = np.zeros(tokens, dtype=np.int64)
         else:
-            types = np.fromiter(
-                chain.from_iterable(encoding.type_ids for encoding in encodings), dtype=np.int64, count=tokens
-            )
+            types = np.fromiter(chain.from_iterable(encoding.type_ids for encoding in encodings), np.int64, tokens)
         first_lengths = pair.astype(np.int64) - 1
         for row in np.flatnonzero(pair & (lengths > self.max_length)):  # rare; the length of the others is not read
             first_lengths[row] = encodings[int(row)].sequence_ids.count(0)

@@ -236,7 +236,7 @@ def test_what_cannot_be_shown_is_refused(answers: WordAnswers) -> None:
 
 
 def test_claims_that_a_tagger_cannot_make(answers: WordAnswers) -> None:
-    with pytest.raises(OptionError, match=r"unit of a tagger must be the sentence, got text; use Unit\.SENTENCE"):
+    with pytest.raises(OptionError, match=r"unit of a tagger must be sentence, got text; use Unit\.SENTENCE"):
         certify(answers, Claim(MaxDrop(0.1)))
     with pytest.raises(OptionError, match="MaxDrop needs labelled examples, these have none; ask for Agreement"):
         certify(replace(answers, truth=None), Claim(MaxDrop(0.1), unit=SENTENCE))

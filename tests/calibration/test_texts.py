@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from cascade import Classifier
-from cascade.calibration.leaving import state_at
 from cascade.calibration.observing import observe_texts
-from cascade.calibration.texts import TextAnswers
+from cascade.calibration.texts import TextAnswers, state_at
 from cascade.core.confidence import answers as answers_of
 from cascade.engine.tier import CallableTier
 from cascade.policies.exits import AtExit, Entropy, ExitPolicy, MaxProbability, Patience, any_of, never

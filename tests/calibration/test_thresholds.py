@@ -14,8 +14,7 @@ from cascade.calibration.certify.word_paths import front
 from cascade.calibration.chain import Chain
 from cascade.calibration.choosing import choose_texts
 from cascade.calibration.induction import Priced
-from cascade.calibration.leaving import state_at
-from cascade.calibration.texts import TextAnswers
+from cascade.calibration.texts import TextAnswers, state_at
 from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import max_probability
 from cascade.core.rows import FloatArray, IntArray

@@ -10,7 +10,7 @@ import pytest
 
 from cascade.calibration.choosing import choose, choose_tagger, word_points
 from cascade.calibration.costs import TierCosts
-from cascade.calibration.leaving import leave
+from cascade.calibration.texts import leave
 from cascade.engine.inputs import Inputs
 from cascade.exceptions import CascadeWarning, DataError, OptionError
 from cascade.pipelines.tagger import Tagger

@@ -65,6 +65,6 @@ def test_nodes_without_the_bundle(clf: Classifier, tmp_path: Path, cluster: Any)
     (tmp_path / "bundle").rename(tmp_path / "elsewhere")
     inputs = [write(tmp_path / "a.parquet", {"text": texts(10)})]
     with pytest.raises(
-        BundleError, match=r"each node must have \S+bundle and this version of cascade, but: .*there is no folder"
+        BundleError, match=r"each node must have \S+bundle, with this version, but: .*there is no folder"
     ):
         predict_tables(own, inputs, tmp_path / "out", workers=2, on_ray=True)

@@ -246,7 +246,7 @@ def test_inputs_that_are_refused(clf: Classifier, tmp_path: Path) -> None:
         predict_tables(clf, [good], good)
     with pytest.raises(OptionError, match="format csv must have its suffix"):
         predict_tables(clf, [good], tmp_path / "o.parquet", Settings(form="csv"))
-    with pytest.raises(OptionError, match="new, empty or a job's"):
+    with pytest.raises(OptionError, match="a new or empty folder or a job's"):
         predict_tables(clf, [good], tmp_path)
     with pytest.raises(OptionError, match="form must be one of parquet, jsonl, csv, got 'xml'"):
         Settings(form="xml")

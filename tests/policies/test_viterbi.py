@@ -148,8 +148,8 @@ def test_validity_by_sentence() -> None:
         (("NOUN", "VERB"), r"must be named in BIO or BIOES .* got 'NOUN' among NOUN, VERB; use argmax"),
         (("O", "B-"), "got 'B-'"),
         (("O", "Q-X"), "got 'Q-X'"),
-        (("I-X",), "must include O, or another that is valid by itself"),
-        (("B-X", "E-X"), "must include O, or another that is valid by itself"),
+        (("I-X",), "must include O, or one that is valid alone"),
+        (("B-X", "E-X"), "must include O, or one that is valid alone"),
     ],
 )
 def test_labels_without_a_scheme(labels: tuple[str, ...], message: str) -> None:

@@ -224,7 +224,7 @@ def test_many_texts_are_encoded_in_portions(monkeypatch: pytest.MonkeyPatch) -> 
         (None, r"texts must be a list of texts, got NoneType"),
         (3, r"texts must be a list of texts, got int"),
         ({"text": "a"}, r"texts must be a list of texts, got dict"),
-        (["a", None], r"a text must be a string, got a null as text 1; fill in an empty text"),
+        (["a", None], r"a text must be a string, got a null as text 1; give an empty text"),
         (["a", 3], r"a text must be a string, got int as text 1"),
         ([b"a"], r"a text must be a string, got bytes as text 0"),
         (["a", ("a",)], r"a pair must hold two texts, got 1 in text 1; give"),

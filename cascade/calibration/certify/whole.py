@@ -170,7 +170,5 @@ def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certifie
 def _check(claim: Claim, unit: Unit, *, labelled: bool) -> None:
     if claim.unit is not unit:
         whose = "tagger" if unit is Unit.SENTENCE else "classifier"
-        raise OptionError(
-            f"the unit of a {whose} must be the {unit.value}, got {claim.unit.value}; use Unit.{unit.name}"
-        )
+        raise OptionError(f"the unit of a {whose} must be {unit.value}, got {claim.unit.value}; use Unit.{unit.name}")
     check_labels(claim, labelled=labelled)
