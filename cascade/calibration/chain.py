@@ -82,11 +82,6 @@ class Chain:
         columns = np.stack(scores, axis=1), np.stack(given, axis=1), np.concatenate(paid, axis=1)
         return cls(answers, tuple(asked), blend, like, columns[0], columns[1], columns[2] * len(answers) / whole)
 
-    @property
-    def points(self) -> int:
-        """How many there are."""
-        return int(self.sure.shape[1])
-
     def left(self, thresholds: Sequence[float] | Doubles) -> IntArray:
         """The point at which each item stops: the first whose score reaches its threshold, the last at the latest.
 

@@ -21,11 +21,9 @@ Stages: TypeAlias = Callable[[str, int], AbstractContextManager[Any]]
 class Run:
     """What one setting answers.
 
-    Attributes:
-        answers: of each text or word, in the form of `confidence.answers`. Shape `(answers, columns)`.
-        tier: number of the tier that answers each unit, from 1. Shape `(units,)`.
-        layers: after which each unit exited that tier; 0 in a tier without exits. Shape `(units,)`.
-        seconds: of all examples: of texts in the unit of the costs, of sentences measured.
+    `answers`: of each text or word, in the form of `confidence.answers`, shape `(answers, columns)`; `tier`: number of
+    the tier that answers each unit, from 1, and `layers`: after which it exited that tier, 0 in one without exits,
+    shape `(units,)`; `seconds`: of all examples: of texts in the unit of the costs, of sentences measured.
     """
 
     answers: IntArray

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import add
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, ClassVar, TypeAlias, TypeVar, overload
 
 import numpy as np
 
@@ -35,11 +35,6 @@ class Route:
     confidence: float
     failed: int = 0
 
-    @property
-    def exit(self) -> int:
-        """The former name of `exit_layer`; gone with 1.0."""
-        return self.exit_layer
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Routes(Sequence[Route]):
@@ -53,11 +48,6 @@ class Routes(Sequence[Route]):
     def __post_init__(self) -> None:
         if not len(self.failed):
             object.__setattr__(self, "failed", np.zeros(len(self.tier), dtype=np.int64))
-
-    @property
-    def exit(self) -> IntArray:
-        """The former name of `exit_layer`; gone with 1.0."""
-        return self.exit_layer
 
     def __len__(self) -> int:
         return len(self.tier)
@@ -110,8 +100,11 @@ class _Columns(Sequence[T]):
 class _Answers(_Columns[T]):
     """Columns that become tables; a `MissingExtraError` where pyarrow (or pandas) is not installed."""
 
-    @abstractmethod
-    def to_arrow(self, *, routes: bool = False) -> Any: ...
+    _table: ClassVar[Callable[..., Any]]
+
+    def to_arrow(self, *, routes: bool = False) -> Any:
+        """A `pyarrow.Table` with a row per item, see `core.tables.predictions_table` and `tags_table`."""
+        return type(self)._table(self, routes=routes)
 
     def to_pandas(self, *, routes: bool = False) -> Any:
         """`to_arrow` as a `pandas.DataFrame`: labels are categories."""
@@ -210,6 +203,8 @@ class Predictions(_Answers[Prediction]):
     `names` are those of the columns of `probabilities`.
     """
 
+    _table = staticmethod(tables.predictions_table)
+
     labels: list[Label]
     probabilities: FloatArray
     routes: Routes
@@ -229,10 +224,6 @@ class Predictions(_Answers[Prediction]):
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.labels[:3])) + (", ..." if len(self) > 3 else "")
         return f"Predictions({len(self)}: [{first}], deferred {self.stats.deferred_share:.1%})"
-
-    def to_arrow(self, *, routes: bool = False) -> Any:
-        """A `pyarrow.Table` with the columns of `core.tables.predictions_table`, of which it has a row per text."""
-        return tables.predictions_table(self, routes=routes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +248,8 @@ class TagPredictions(_Answers[TagPrediction]):
     columns of `probabilities`.
     """
 
+    _table = staticmethod(tables.tags_table)
+
     tags: list[list[str]]
     probabilities: FloatArray
     routes: SentenceRoutes
@@ -280,10 +273,6 @@ class TagPredictions(_Answers[TagPrediction]):
     def __repr__(self) -> str:
         first = ", ".join(map(repr, self.tags[:2])) + (", ..." if len(self) > 2 else "")
         return f"TagPredictions({len(self)}: [{first}], {self.routes.words!r})"
-
-    def to_arrow(self, *, routes: bool = False) -> Any:
-        """A `pyarrow.Table` with the columns of `core.tables.tags_table`: lists, a row per sentence or text."""
-        return tables.tags_table(self, routes=routes)
 
 
 def _run(offsets: IntArray, index: int) -> slice:

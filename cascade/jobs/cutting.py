@@ -23,13 +23,10 @@ BLOCK = 1 << 20
 
 @dataclass(frozen=True)
 class Span:
-    """Rows of a file that stand together.
+    """Rows of a file that stand together: its number, and how many rows, of lines some of which may be blank, at most.
 
-    Attributes:
-        file: number of the file.
-        begin, end: of a table the first row and that behind the last, of others bytes of the unpacked file.
-        rows: how many; of lines some of which may be blank, at most so many.
-        line: lines of the file before them.
+    `begin`, `end`: of a table the first row and that behind the last, of others bytes of the unpacked file; `line`:
+    lines of the file before them.
     """
 
     file: int

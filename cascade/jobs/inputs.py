@@ -29,14 +29,10 @@ SAMPLE, SAMPLE_SIZE = 1000, 4 << 20
 
 @dataclass(frozen=True)
 class Input:
-    """A file of a job.
+    """A file of a job: its absolute path and the hash of its bytes.
 
-    Attributes:
-        path: absolute.
-        form: `arrow`, or the value of a `FileFormat`.
-        size, modified: bytes, and nanoseconds since 1970.
-        sha256: of its bytes.
-        head: a csv up to the end of its header.
+    `form`: `arrow`, or the value of a `FileFormat`; `size`, `modified`: bytes, and nanoseconds since 1970; `head`: a
+    csv up to the end of its header.
     """
 
     path: str

@@ -150,13 +150,8 @@ class EDetector:
     """Raises the alarm once it is shown that an event has become more frequent than a bound.
 
     While the rate is at most the bound, the probability of an alarm is at most `1 - confidence`, over the whole of an
-    endless stream. A detector is a value: `after` gives the next.
-
-    Attributes:
-        bound: the rate, in (0, 1).
-        confidence: in (0, 1).
-        process: the bets, until the alarm.
-        alarm_at: number of the outcome, from 1, that raised the alarm; later ones are not looked at.
+    endless stream. A detector is a value: `after` gives the next. `process`: the bets, until the alarm; `alarm_at`:
+    number of the outcome, from 1, that raised the alarm; later ones are not looked at.
     """
 
     bound: float

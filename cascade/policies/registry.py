@@ -22,11 +22,9 @@ C = TypeVar("C", bound=type)
 class ModelInfo:
     """What a policy can know of the tier that it is set for: the argument of a policy's `check`.
 
-    Attributes:
-        labels: names of the labels, in order; empty where they are not known.
-        layers: layer numbers of the tier's exits, rising; empty for a tier without exits.
-        words: units are the words of sentences, not whole texts.
-        multi_label: the labels are independent yes/no decisions.
+    `labels`: their names, in order, empty where they are not known; `layers`: layer numbers of the tier's exits,
+    rising, empty for a tier without exits; `words`: units are the words of sentences, not whole texts; `multi_label`:
+    the labels are independent yes/no decisions.
     """
 
     labels: tuple[str, ...] = ()

@@ -126,20 +126,12 @@ class Batcher:
         windows: bool = False,
         left: bool = False,
     ) -> Answers:
-        """Answer the items of a request.
+        """Answer the items of a request: texts and pairs, lists of words, or a tagger's texts, as `form` says.
 
-        Args:
-            items: texts and pairs, lists of words, or a tagger's texts, as `form` says.
-            form: what they are.
-            truncate: whether of an item that is too long the first tokens are read; as the limits say if left out.
-            windows: read all of it in overlapping windows.
-            left: the last tokens are read where the first ones would be.
-
-        Raises:
-            Overloaded: too much waits, or the server stops.
-            TooLong: an item does not fit, and is neither to be truncated nor to be read in windows.
-            InputError: an item that cannot be read.
-            Failed: the model could not answer, or is of another task.
+        `truncate`: whether of an item that is too long the first tokens are read, with `left` the last ones; as the
+        limits say if left out; `windows`: read all of it in overlapping windows. `Overloaded`: too much waits, or the
+        server stops; `TooLong`: an item does not fit, and is neither to be truncated nor to be read in windows;
+        `InputError`: one cannot be read; `Failed`: the model could not answer, or is of another task.
         """
         loop = asyncio.get_running_loop()
         cuts = not windows and (self._limits.auto_truncate if truncate is None else truncate)

@@ -54,14 +54,9 @@ class Asked:
 class RemoteTier(Leaf):
     """A tier that another process runs. Where that fails, the tier before answers, and `failed` says so.
 
-    Attributes:
-        ask: sends a call, and gives what has its `result`.
-        labels: how many.
-        layers: numbers of the layers after which there are exits; none in a tier without.
-        encoder: makes its rows; that of the inputs if left out.
-        words: units are words.
-        behind: how many tokens wait for it here.
-        exit_policy, temperatures: of its exits, which go with each call.
+    `ask`: sends a call, and gives what has its `result`; `layers`: numbers of the layers after which there are exits,
+    none in a tier without; `encoder`: makes its rows, that of the inputs if left out; `words`: units are words;
+    `behind`: how many tokens wait for it here; `exit_policy`, `temperatures`: of its exits, which go with each call.
     """
 
     ask: Any

@@ -53,9 +53,7 @@ class Served:
         words: whether units are words.
         max_input_length: tokens that the model reads at once.
 
-    Args:
-        share: of the answers that are compared; 0 compares none.
-        again: loads the same bundle from where it lies now; `None`: it came from nowhere.
+    `share`: of the answers that are compared, 0 compares none; `again`: loads the same bundle from where it lies now.
     """
 
     def __init__(

@@ -100,15 +100,11 @@ class Request:
 
 @dataclass(eq=False, slots=True)
 class Work:
-    """Some items of a request, which go through the tiers together.
+    """Some items of a request, as the caller gave them, which go through the tiers together.
 
-    Attributes:
-        items: as the caller gave them.
-        tokens: that wait: estimated before the first tier has run, then those that it deferred.
-        future: of its answers.
-        looked: what the first tier said of it and others; `rank`: its number among those that were deferred.
-        begin, end: its units are `begin` to `end` - 1 of those of `looked`.
-        made: its answers but for what the tiers say.
+    `tokens`: that wait: estimated before the first tier has run, then those that it deferred; `looked`: what the first
+    tier said of it and others, of which its units are `begin` to `end` - 1; `rank`: its number among those that were
+    deferred; `made`: its answers but for what the tiers say.
     """
 
     request: Request

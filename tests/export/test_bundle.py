@@ -295,7 +295,7 @@ def test_the_engine_answers_as_the_written_graphs(tiers: Path, tmp_path: Path, l
         logits = chain_logits(graphs, words, exits=leaving)[np.arange(len(words)), leaving]
         warm = np.array(manifest.policies.temperatures[1], np.float32)[leaving]
         np.testing.assert_allclose(found.probabilities, softmax(logits / warm[:, None]), atol=1e-5)
-        assert found.routes.words.exit.tolist() == [stages[exit_].layer for exit_ in leaving]
+        assert found.routes.words.exit_layer.tolist() == [stages[exit_].layer for exit_ in leaving]
     first = tagger.with_router(defer_none).predict([list(own) for own in SENTENCES])
     logits = padded_logits(onnx.load(bundle.path(manifest.tier1.file)), words, max_length=64)
     np.testing.assert_allclose(first.probabilities, softmax(logits / manifest.policies.temperatures[0][0]), atol=1e-5)

@@ -49,8 +49,8 @@ def test_it_is_tunable() -> None:
 def test_it_runs_and_is_saved_and_loaded(tmp_path: Path) -> None:
     clf = Classifier.from_pretrained(toy_bundle(tmp_path / "toy").folder, threads=1).with_router(defer_all)
     own = clf.with_exit_policy(any_of(Product(0.99), Product(1.0)))
-    deepest = clf.with_exit_policy(never).predict(TEXTS).routes.exit
-    assert own.predict(TEXTS).routes.exit.sum() < deepest.sum()
+    deepest = clf.with_exit_policy(never).predict(TEXTS).routes.exit_layer
+    assert own.predict(TEXTS).routes.exit_layer.sum() < deepest.sum()
     own.save_pretrained(tmp_path / "own")
     assert Classifier.from_pretrained(tmp_path / "own").exit_policy == own.exit_policy
 

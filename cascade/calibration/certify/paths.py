@@ -66,7 +66,7 @@ def text_path(
         if chain.blend and upper_limit(int(losses.counted[:, -1].sum()), len(answers), confidence=0.9) > most:
             continue
         priced = Priced.of(chain, losses.likely, prices=grid.prices, least=grid.least)
-        risk = priced.rates(losses.guessed)
+        risk = priced.rates((losses.counted + losses.likely) / 2)
         score = _score(priced.cost, risk, ask)
         if best is None or score < best[0]:
             best = score, priced, risk
@@ -161,7 +161,7 @@ class Losses:
     def of(cls, chain: Chain, ask: RiskTarget) -> Losses:
         """Fit a curve for each point."""
         answers = chain.answers
-        full, points = answers.reference, range(chain.points)
+        full, points = answers.reference, range(chain.sure.shape[1])
         changed = np.stack([differ(chain.given[:, point], full) for point in points], axis=1)
         counted = np.stack([lost(ask, chain.given[:, point], full, answers.goal) for point in points], axis=1)
         risk = np.stack([Curve.fit(own, seen).risk(own) for own, seen in zip(chain.sure.T, changed.T, strict=True)])
@@ -170,8 +170,3 @@ class Losses:
         # Which share of the answers that differ is counted is told better by all points together than by each.
         share = min((counted.sum() + 0.5) / (changed.sum() + 0.5), 1.0)
         return cls(counted, share * risk.T)
-
-    @property
-    def guessed(self) -> Doubles:
-        """Half counted, half likely. Shape `(items, points)`."""
-        return (self.counted + self.likely) / 2
