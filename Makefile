@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pyproject.toml allows, the newest that has been tried.
 TORCH ?= torch>=2.13,<2.14
 EXTRAS := test,export,train,bench,calibrate,serve,jobs,sklearn
+# Compiled when they are installed.
+KERNELS := $(wildcard cascade/runtime/kernels/*.cpp cascade/runtime/kernels/*.inc)
 # What else must be of certain versions.
 PINS ?=
 
@@ -89,13 +91,13 @@ $(BIN)/python:
 	@echo "Making $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
-# Editable, so that a changed source file needs no new installation; only pyproject.toml does.
-$(VENV)/.core: pyproject.toml | $(BIN)/python
+# Editable, so that a changed source file needs no new installation; only pyproject.toml and the kernels do.
+$(VENV)/.core: pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "Installing the light core"
 	$(PIP) install --quiet --editable .
 	touch $@
 
-$(VENV)/.full: pyproject.toml | $(BIN)/python
+$(VENV)/.full: pyproject.toml $(KERNELS) | $(BIN)/python
 	@echo "Installing everything: torch first (pip), then the rest (uv, whose resolver takes seconds); two minutes or so"
 	$(PIP) install --quiet uv '$(TORCH)'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$(EXTRAS)]' $(PINS) || $(PIP) install --quiet --editable '.[$(EXTRAS)]' $(PINS)

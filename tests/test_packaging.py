@@ -63,7 +63,10 @@ def test_every_module_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
 def test_data_and_licence_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
     data = [*(f"cascade/cli/demo/{name}.jsonl" for name in ("sentiment", "intents", "tags"))]
     data += [f"cascade/serving/page/{name}" for name in ("index.html", "page.js", "page.css")]
-    data += ["cascade/serving/openapi.json"]
+    data += [
+        "cascade/serving/openapi.json",
+        *(f"cascade/runtime/kernels/{name}" for name in ("layer.cpp", "layer.inc")),
+    ]
     data += [f"{package}/py.typed" for package in HERE]
     assert set(data) <= set(wheel.namelist())
     assert any(name.endswith("licenses/LICENSE") for name in wheel.namelist())

@@ -10,8 +10,9 @@ LONGEST, MIDDLE, ENTRIES, SHOWN = 350, 130, 17, 12
 
 
 def lines(*folders: str) -> dict[str, int]:
-    """Lines of each Python file of these folders, the longest first."""
-    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    """Lines of each Python and C++ file of these folders, the longest first."""
+    kinds = (".py", ".cpp", ".inc")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in kinds]
     found = {file.relative_to(ROOT).as_posix(): file.read_text(encoding="utf-8").count("\n") for file in files}
     return dict(sorted(found.items(), key=lambda one: -one[1]))
 

@@ -21,7 +21,7 @@ from cascade.policies.exits import AtExit, ExitPolicy, ExitState, Never, never
 from cascade.policies.reading import ReadingPolicy
 from cascade.policies.registry import ModelInfo
 from cascade.policies.unit_exits import UnitState
-from cascade.runtime.backend import Backend
+from cascade.runtime.backend import PASSING, Backend
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,11 +198,11 @@ class MultiExit(RowTier):
     def _stage(self, index: int, live: Live, call: _Call) -> Live | None:
         """Run a stage. What goes on, or `None`."""
         stage = call.stages[index]
+        if call.until is not None and index < call.until:
+            return live.after(stage.run(live.feeds(stage.inputs), PASSING)["hidden_out"])
         made = stage.run(live.feeds(stage.inputs))
         inside = live.inside
         logits = check_logits(made["logits"], (len(inside), self.labels), self._stage_name(index))
-        if call.until is not None and index < call.until:
-            return live.after(made["hidden_out"])
         prior = call.reading.prior
         now = probabilities(
             logits,

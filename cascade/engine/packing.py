@@ -149,7 +149,10 @@ FEEDS: Mapping[str, Callable[[Packing], Array]] = {
     "weights": lambda packing: packing.mask[:, None, :].astype(np.float32),
     # Tokens of each row: what sums of rows are divided by. Shape (rows, 1).
     "counts": lambda packing: packing.lengths[:, None].astype(np.float32),
+    "lengths": lambda packing: packing.lengths,
     "buckets": lambda packing: bucket_grid(packing.mask.shape[1]),
+    # Bucket of each distance in the longest row, key minus query, from the smallest on. Shape (2 * longest - 1,).
+    "bucket_line": lambda packing: buckets(np.arange(1 - packing.mask.shape[1], packing.mask.shape[1])),
     "distances": _distances,
     "skew_shapes": _skew_shapes,
     "position_ids": _position_ids,

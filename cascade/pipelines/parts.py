@@ -24,6 +24,7 @@ from cascade.policies.batching import for_tier2
 from cascade.policies.settings import Policies
 from cascade.runtime.backend import OnnxBackend, lacks_vnni
 from cascade.runtime.executor import Executor
+from cascade.runtime.layers import StageBackend
 from cascade.runtime.threads import available_cpus
 from cascade.text.tokenizer import Tokenizer
 from cascade.text.word_encoding import WordEncoder, encode_words
@@ -102,8 +103,8 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
     manifest = bundle.manifest
     words, multi_label = manifest.task == TAGGING, manifest.infos[0].multi_label
 
-    def graph(file: str) -> OnnxBackend:
-        return OnnxBackend(bundle.path(file), executor.threads, manifest.files[file].sha256)
+    def graph(file: str, kind: type[OnnxBackend] = OnnxBackend) -> OnnxBackend:
+        return kind(bundle.path(file), executor.threads, manifest.files[file].sha256)
 
     last = manifest.tiers[-1]
     same_file = manifest.files[spec.tokenizer] == manifest.files[last.tokenizer]
@@ -124,7 +125,7 @@ def _tier(bundle: Bundle, spec: TierSpec, executor: Executor, tokenizer: Any) ->
         )
     return MultiExit(
         embed=graph(spec.embed),
-        stages=[graph(stage.file) for stage in spec.stages],
+        stages=[graph(stage.file, StageBackend) for stage in spec.stages],
         layers=spec.layers,
         labels=len(manifest.labels),
         heads=spec.heads,

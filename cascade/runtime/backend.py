@@ -19,7 +19,7 @@ import platform
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,10 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     os.register_at_fork(after_in_child=_after_fork)
 
 
+PASSING = ("hidden_out",)
+"""What is read of a stage at whose exit nothing leaves."""
+
+
 class Backend(Protocol):
     """A graph that can be run."""
 
@@ -80,8 +84,8 @@ class Backend(Protocol):
     def serial(self) -> Backend:
         """The same graph for runs beside others, each on the thread that calls it."""
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name."""
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Outputs by name: all, or at least these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,29 +126,37 @@ class OnnxBackend:
         object.__setattr__(self, "serial", twin)
         _BACKENDS.add(self)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """All outputs by name.
 
         Args:
             feeds: arrays by name; names that the graph does not have are left out.
+            outputs: those that are read; ONNX Runtime takes longer to make these alone than to make all.
 
         Raises:
             BundleError: the file is not the one that was verified any more, where it is read only now, or the graph
                 cannot take these arrays.
         """
-        session = self._sessions.get(self.threads)
+        return self._made_of(self._session(self.threads), {name: feeds[name] for name in self.inputs}, self.outputs)
+
+    def _session(self, threads: int) -> onnxruntime.InferenceSession:
+        session = self._sessions.get(threads)
         if session is None:
             with _MAKING:
-                session = self._sessions.get(self.threads) or self._made(self.threads)
-        known = {name: feeds[name] for name in self.inputs}
+                session = self._sessions.get(threads) or self._made(threads)
+        return session
+
+    def _made_of(
+        self, session: onnxruntime.InferenceSession, feeds: dict[str, Array], outputs: Sequence[str]
+    ) -> dict[str, Array]:
         try:
-            made = session.run(list(self.outputs), known)
+            made = session.run(list(outputs), feeds)
         except Exception as error:  # ONNX Runtime's errors have no common base class below this one
             raise BundleError(
                 f"{self.path} must take what its bundle feeds it, but: {' '.join(str(error).split())}; export the "
                 "bundle again, or give fewer and shorter texts at once where memory is short"
             ) from error
-        return dict(zip(self.outputs, made, strict=True))
+        return dict(zip(outputs, made, strict=True))
 
     def close(self) -> None:
         """Free the sessions, of `serial` too. The next run makes them again, of the file that was verified."""
@@ -205,7 +217,7 @@ class FunctionBackend:
         """The same function: it has to bear calls from several threads."""
         return self
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """All outputs by name."""
         made = self.function({name: feeds[name] for name in self.inputs})
         return {name: np.asarray(made[name]) for name in self.outputs}
@@ -243,10 +255,10 @@ class Timed:
         """Of all runs; of runs side by side the sum."""
         return sum(self.runs)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """All outputs by name."""
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Outputs by name: all, or at least these."""
         begin = time.perf_counter()
-        made = self.backend.run(feeds)
+        made = self.backend.run(feeds, outputs)
         self.runs.append(time.perf_counter() - begin)
         return made
 

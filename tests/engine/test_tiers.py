@@ -153,7 +153,7 @@ def test_logits_of_another_shape_are_refused(kind: Kind) -> None:
     grid = r"\(1, 6, 5\), got \(1, 6, 3\)" if kind.words else r"\(1, 5\), got \(1, 3\)"
     with pytest.raises(BundleError, match=rf"tier 1 must return logits of shape {grid}; its labels"):
         replace(kind.toy().tier1(), labels=5).score(units)
-    with pytest.raises(BundleError, match=r"stage of layer 2 must return logits of shape \(\d, 5\)"):
+    with pytest.raises(BundleError, match=r"stage of layer \d must return logits of shape \(\d, 5\)"):
         replace(kind.toy().tier2(), labels=5).score(units)
 
 

@@ -112,9 +112,9 @@ class Pooled:
     def serial(self) -> Pooled:
         return replace(self, pooled=False)
 
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         self.runs.append(self.pooled)
-        return self.inner.run(feeds)
+        return self.inner.run(feeds, outputs)
 
 
 @dataclass(frozen=True)

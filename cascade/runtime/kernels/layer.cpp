@@ -1,0 +1,111 @@
+// Layers of post-norm encoders in int8, on packed tokens, for x86: `runtime/layers.py` calls it.
+//
+// One function per instruction set; all are `layer.inc`, in a namespace that says how long a vector is and how int8
+// is multiplied. What a layer computes is what its ONNX graph computes (export/packed/layers.py), with the same int8
+// sums; floats may differ in their last places. Each row is computed apart from its neighbours.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+// A matrix in int8, depth rows, width columns, in panels of two vectors of columns, in each of them four rows after four
+// rows: (width / panel, depth / 4, panel, 4). Its products times `scale`, plus `bias`, are the result in float.
+struct Product {
+    int64_t depth, width;
+    const int8_t *weight;
+    const float *scale, *bias;
+};
+
+// A float times `inverse`, plus `zero`, rounded, is its uint8. `factors`: what smooths each column before, null: nothing.
+struct Quantiser {
+    float inverse, zero;
+    const float *factors;
+};
+
+struct Layer {
+    int64_t width, heads;
+    float epsilon;
+    Quantiser input, context, middle, wide;
+    Product query, key, value, output, expand, contract;
+    const float *attention_norm[2], *output_norm[2];  // weight, bias
+    const float *activation;  // what x is multiplied by, by pieces of x: five coefficients of each (layers.py)
+};
+
+// Rows of tokens. `active`: rising numbers of the tokens that ask and go on, null: all; `line`: of each head, what is
+// added to the scores at each distance, key minus query, from 1 - longest on; null: nothing.
+struct Rows {
+    const float *hidden;
+    int64_t rows;
+    const int64_t *lengths;
+    const int64_t *active;
+    int64_t actives;
+    const float *line;
+    int64_t longest;
+    float *out;
+};
+
+constexpr int PIECES = 16;      // of the activation
+constexpr float LIMIT = 5;      // beyond it, either way, the activation's factor does not change
+constexpr int TILE = 128;       // tokens that go through a layer together, so that they stay in the caches
+constexpr int QUERIES = 32;     // that attend together
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,prefer-vector-width=512")
+namespace avx512_vnni {
+constexpr int VL = 16, MR = 12, FR = 8;
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+INLINE vi dot(vi sums, vi a, vi b) { return (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b); }
+INLINE vf look(const float *table, vi index) { return _mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table)); }
+INLINE float sum(vf x) { return _mm512_reduce_add_ps(x); }
+INLINE float largest(vf x) { return _mm512_reduce_max_ps(x); }
+#include "layer.inc"
+}
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avxvnni")
+namespace avx_vnni {
+INLINE __m256i dot256(__m256i sums, __m256i a, __m256i b) { return _mm256_dpbusd_avx_epi32(sums, a, b); }
+#include "ymm.inc"
+}
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {  // sums of two products saturate: for weights of 7 bits
+INLINE __m256i dot256(__m256i sums, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+}
+#include "ymm.inc"
+}
+#pragma GCC pop_options
+
+extern "C" {
+int64_t cascade_scratch(const Layer *l, const Rows *r, int64_t threads) { return avx2::scratch(l, r) * threads; }
+
+// By the number of an instruction set: 1 AVX2, 2 AVX-VNNI, 3 AVX512-VNNI.
+void cascade_layer(int kind, const Layer *l, const Rows *r, int64_t threads, char *memory) {
+    (kind == 3 ? avx512_vnni::layer : kind == 2 ? avx_vnni::layer : avx2::layer)(l, r, threads, memory);
+}
+
+// What this CPU can, by that number; 0: nothing here.
+int cascade_kind() {
+    __builtin_cpu_init();
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return 3;
+    return __builtin_cpu_supports("avxvnni") ? 2 : 1;
+}
+}
+#else
+extern "C" int cascade_kind() { return 0; }
+#endif

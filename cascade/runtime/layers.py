@@ -1,0 +1,355 @@
+"""Stages whose encoder layers run in one call of our own kernels, where this CPU and the stage allow it.
+
+ONNX Runtime runs a layer as some thirty operators, each of which reads and writes states of all tokens; `kernels/`
+takes a few rows at a time through the whole layer. The same int8 sums, scales and rounding; floats differ in their last
+places. What comes after the last layer, pooling and the head, stays a graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cascade.exceptions import OptionError
+from cascade.runtime.backend import PASSING, Array, OnnxBackend
+from cascade.runtime.graph import Graph, Node
+from cascade.runtime.host import cpu_info
+
+KINDS = ("onnxruntime", "avx2", "avx_vnni", "avx512_vnni")
+"""By the number that `kernels/layer.cpp` gives them; 0: none of ours."""
+
+VARIABLE = "CASCADE_KERNELS"
+"""Names one of `KINDS` that is used at most, to compare or to be safe."""
+
+_LAYER = (
+    *("QuantizeLinear", *["MatMulIntegerToFloat"] * 3, "MatMul", "Add", "Softmax", "MatMul"),
+    *("QuantizeLinear", "MatMulIntegerToFloat", "Add", "LayerNormalization"),
+    *("QuantizeLinear", "MatMulIntegerToFloat", "Gelu", "QuantizeLinear", "MatMulIntegerToFloat"),
+    *("Add", "LayerNormalization"),
+)
+"""What a layer computes, in order, but for what only moves numbers, and for factors that smooth what is quantised."""
+_MOVES = frozenset({"Identity", "Reshape", "Gather", "Transpose", "ScatterND", "Slice"})
+_SHAPES = frozenset({"Constant", "Shape", "Unsqueeze", "Concat"})
+_INPUTS = frozenset(
+    {"hidden", "head_gather", "query_head_gather", "head_scatter", "bias", "buckets", "active"}
+    | {"words", "firsts", "gather", "weights", "counts"}
+)
+_PIECES, _LIMIT = 16, 5.0
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("depth", "width")),
+        *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
+    )
+
+
+class _Quantiser(ctypes.Structure):
+    _fields_ = (("inverse", ctypes.c_float), ("zero", ctypes.c_float), ("factors", ctypes.c_void_p))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        ("width", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("epsilon", ctypes.c_float),
+        *((name, _Quantiser) for name in ("input", "context", "middle", "wide")),
+        *((name, _Product) for name in ("query", "key", "value", "output", "expand", "contract")),
+        *((name, ctypes.c_void_p * 2) for name in ("attention_norm", "output_norm")),
+        ("activation", ctypes.c_void_p),
+    )
+
+
+class _Rows(ctypes.Structure):
+    _fields_ = (
+        ("hidden", ctypes.c_void_p),
+        ("rows", ctypes.c_int64),
+        ("lengths", ctypes.c_void_p),
+        ("active", ctypes.c_void_p),
+        ("actives", ctypes.c_int64),
+        ("line", ctypes.c_void_p),
+        ("longest", ctypes.c_int64),
+        ("out", ctypes.c_void_p),
+    )
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The kernels, if they were built with the package."""
+    for file in sorted((Path(__file__).parent / "kernels").glob("_layer*.so")):
+        try:
+            found = ctypes.CDLL(str(file))
+        except OSError:  # built for another system
+            continue
+        if found.cascade_kind():
+            found.cascade_scratch.restype = ctypes.c_int64
+            found.cascade_scratch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+            found.cascade_layer.argtypes = (ctypes.c_int, *found.cascade_scratch.argtypes, ctypes.c_void_p)
+            found.cascade_layer.restype = None
+            return found
+    return None
+
+
+def kind() -> int:
+    """The number of those of `KINDS` that stages are run by here: the last that this CPU can, or that is named at most.
+
+    A CPU with AMX is left to ONNX Runtime, whose int8 products take an eighth of the cycles there, unless one is named.
+
+    Raises:
+        OptionError: `CASCADE_KERNELS` names something else.
+    """
+    found, named = library(), os.environ.get(VARIABLE)
+    if named not in (None, *KINDS):
+        raise OptionError(f"{VARIABLE} must be one of {', '.join(KINDS)}, got {named!r}; unset it to choose by the CPU")
+    if found is None or (named is None and "amx_int8" in cpu_info("flags").split()):
+        return 0
+    return min(int(found.cascade_kind()), KINDS.index(named or KINDS[-1]))
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """The layers of one stage, packed for a kind of kernels. Make them with `Layers.of`.
+
+    Attributes:
+        kind: of `KINDS`.
+        width: of a state.
+        made: the name of the last layer's states in the graph.
+        inputs: what `run` reads, by name.
+        buckets: what is added to the scores of each head by bucket of distance (MPNet), shape `(heads, buckets)`;
+            `None`: nothing.
+        narrow: whether only the first token of each row goes through the last layer's queries and what follows them.
+    """
+
+    kind: int
+    width: int
+    made: str
+    inputs: tuple[str, ...]
+    buckets: npt.NDArray[np.float32] | None
+    narrow: bool
+    _layers: Sequence[_Layer] = field(repr=False)
+    _kept: Sequence[Array] = field(repr=False)
+    """What the layers point to."""
+    _memory: list[npt.NDArray[np.uint8]] = field(default_factory=list, repr=False)
+    """Of calls that are over, for the next ones."""
+
+    @classmethod
+    def of(cls, graph: Graph, kind: int) -> Layers:
+        """Those that a stage begins with. A `ValueError` or `LookupError` where these kernels cannot compute it."""
+        _check(graph.inputs.keys() <= _INPUTS, "its inputs")
+        smoothed = {node.outputs[0] for node in graph.nodes if node.kind == "Mul" and node.inputs[1] in graph.constants}
+        smoothed &= {node.inputs[0] for node in graph.nodes if node.kind == "QuantizeLinear"}
+        skipped = _MOVES | _SHAPES
+        nodes = [node for node in graph.nodes if node.kind not in skipped and node.outputs[0] not in smoothed]
+        buckets = None
+        if "buckets" in graph.inputs:
+            (table,) = (node.inputs[0] for node in graph.nodes if "buckets" in node.inputs)
+            _check([node.kind for node in nodes[:2]] == ["Mul", "Add"], "its bias")
+            buckets, nodes = graph.constants[table], nodes[2:]
+        kept: list[Array] = []
+        layers = []
+        while tuple(node.kind for node in nodes[: len(_LAYER)]) == _LAYER:
+            layers.append(_layer(nodes[: len(_LAYER)], graph, kind, kept))
+            made, nodes = nodes[len(_LAYER) - 1].outputs[0], nodes[len(_LAYER) :]
+        _check("Softmax" not in {node.kind for node in nodes}, "its layers")
+        narrow = "hidden_out" not in graph.outputs and "firsts" in graph.inputs
+        _check(bool(layers) and (narrow or made == "hidden_out"), "its layers")
+        inputs = [
+            "hidden",
+            "lengths",
+            *(["firsts"] if narrow else []),
+            *(["bucket_line"] if buckets is not None else []),
+        ]
+        inputs += ["active"] if "active" in graph.inputs else []
+        return cls(kind, layers[0].width, made, tuple(inputs), buckets, narrow, layers, kept)
+
+    def run(self, feeds: Mapping[str, Array], threads: int) -> npt.NDArray[np.float32]:
+        """New states of the active tokens, or of each row's first. Shape `(actives, width)`."""
+        hidden, active = feeds["hidden"], feeds.get("active")
+        if active is not None and len(active) == len(hidden):
+            active = None
+        for number, layer in enumerate(self._layers):
+            if self.narrow and number == len(self._layers) - 1:
+                active = feeds["firsts"]
+            new = self._one(layer, hidden, active, feeds, threads)
+            if active is None:
+                hidden = new
+            elif number < len(self._layers) - 1:
+                hidden = hidden.copy()
+                hidden[active] = new
+        return new
+
+    def _one(
+        self, layer: _Layer, hidden: Array, active: Array | None, feeds: Mapping[str, Array], threads: int
+    ) -> npt.NDArray[np.float32]:
+        hidden = np.ascontiguousarray(hidden, dtype=np.float32)
+        lengths = np.ascontiguousarray(feeds["lengths"], dtype=np.int64)
+        asking = None if active is None else np.ascontiguousarray(active, dtype=np.int64)
+        line = None if self.buckets is None else np.ascontiguousarray(self.buckets[:, feeds["bucket_line"]])
+        new = np.empty((len(hidden) if asking is None else len(asking), self.width), dtype=np.float32)
+        rows = _Rows(
+            hidden.ctypes.data,
+            len(lengths),
+            lengths.ctypes.data,
+            None if asking is None else asking.ctypes.data,
+            len(new),
+            None if line is None else line.ctypes.data,
+            int(lengths.max()),
+            new.ctypes.data,
+        )
+        kernels = library()
+        both = ctypes.byref(layer), ctypes.byref(rows)
+        size = kernels.cascade_scratch(*both, threads)  # type: ignore[union-attr]  # `of` had them
+        try:
+            memory = self._memory.pop()
+        except IndexError:
+            memory = np.empty(0, dtype=np.uint8)
+        if len(memory) < size:
+            memory = np.empty(size, dtype=np.uint8)
+        kernels.cascade_layer(self.kind, *both, threads, memory.ctypes.data)  # type: ignore[union-attr]
+        self._memory.append(memory)
+        return new
+
+
+def _check(fits: bool, what: str) -> None:
+    if not fits:
+        raise ValueError(f"{what} are not those of a layer that the kernels know")
+
+
+def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) -> _Layer:
+    """One layer. What it points to is added to `kept`."""
+    first, query, key, value, *_, context, output, attended, norm, middle, expand, gelu, wide, contract, added, last = (
+        nodes
+    )
+    _check(norm.outputs[0] in added.inputs and output.outputs[0] in attended.inputs, "its residuals")
+    constants = graph.constants
+
+    def pointer(array: Any, count: int) -> int:
+        _check(array.size == count and array.dtype.kind in "fi", "its sizes")
+        room = np.empty(array.nbytes + 64, dtype=np.uint8)
+        start = -room.ctypes.data % 64
+        own = room[start : start + array.nbytes].view(array.dtype)
+        own[:] = array.reshape(-1)
+        kept.append(own)
+        return int(own.ctypes.data)
+
+    def quantiser(node: Node, size: int) -> _Quantiser:
+        source, scale, zero = node.inputs[0], *(constants[name] for name in node.inputs[1:])
+        _check(scale.shape == zero.shape == (), "its scales")
+        factors = [constants[made.inputs[1]] for made in graph.nodes if made.kind == "Mul" and source in made.outputs]
+        return _Quantiser(1 / scale, zero, pointer(factors[0], size) if factors else None)
+
+    def product(node: Node, depth: int, width: int) -> _Product:
+        _, *names = node.inputs
+        weight, scale, own, zero, _, bias = (constants[name] if name else None for name in names)
+        fits = weight is not None and weight.dtype == np.int8 and weight.shape == (depth, width)
+        _check(fits and not names[4], "its weights")
+        panel = 32 if kind == 3 else 16
+        _check(width % panel == 0 and depth % 4 == 0, "its sizes")
+        _check(kind != 1 or np.abs(weight.astype(np.int16)).max() <= 64, "its weights of 8 bits")  # type: ignore[union-attr]
+        panels = weight.reshape(depth // 4, 4, width // panel, panel).transpose(2, 0, 3, 1)  # type: ignore[union-attr]
+        factor = scale * own  # type: ignore[operator]
+        sums = weight.sum(axis=0, dtype=np.int64)  # type: ignore[union-attr]
+        moved = bias - factor * (int(zero) * sums)  # type: ignore[arg-type]
+        factor = np.broadcast_to(factor, width).astype(np.float32)
+        pointers = pointer(factor, width), pointer(moved.astype(np.float32), width)
+        return _Product(depth, width, pointer(panels, depth * width), *pointers)
+
+    def normed(node: Node) -> Any:
+        return (ctypes.c_void_p * 2)(*(pointer(constants[name].astype(np.float32), width) for name in node.inputs[1:]))
+
+    width, heads = constants[norm.inputs[1]].size, graph.inputs["head_gather"][1]
+    inner = constants[contract.inputs[1]].shape[0]
+    _check(heads > 0 and width % (16 * heads) == 0, "its heads")
+    form = gelu.attributes.get("approximate", b"none").decode()
+    return _Layer(
+        width,
+        heads,
+        np.frombuffer(norm.attributes["epsilon"], "<f4")[0],
+        *(quantiser(node, width) for node in (first, context, middle)),
+        quantiser(wide, inner),
+        *(product(node, width, width) for node in (query, key, value, output)),
+        product(expand, width, inner),
+        product(contract, inner, width),
+        normed(norm),
+        normed(last),
+        pointer(_activation(form), 5 * _PIECES),
+    )
+
+
+@functools.cache
+def _activation(form: str) -> npt.NDArray[np.float32]:
+    """GELU over x, as the kernels read it: coefficients of degree 0 to 4 of each piece; error 2e-6."""
+    inside = (np.cos((np.arange(32) + 0.5) * np.pi / 32) + 1) / 2  # Chebyshev's nodes
+    x = (np.arange(_PIECES) + inside[:, None]) * (2 * _LIMIT / _PIECES) - _LIMIT
+    _check(form in ("none", "tanh"), "its activation")
+    inner = np.vectorize(math.erf)(x / math.sqrt(2))
+    if form == "tanh":
+        inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    made: Any = np.polynomial.polynomial.polyfit(inside, (1 + inner) / 2, 4)
+    return made.astype(np.float32)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, eq=False)
+class StageBackend(OnnxBackend):
+    """A stage's graph, whose layers our kernels run where they can; then `inputs` are what these and the rest read."""
+
+    _layers: list[Layers] = field(init=False, repr=False, default_factory=list)
+    _rest: list[str] = field(init=False, repr=False, default_factory=list)
+    """What the rest reads beside the layers' states."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for layers in self._layers:
+            rest = [name for name in self.inputs if name != layers.made]
+            self._rest[:] = rest
+            for backend in (self, self.serial):
+                object.__setattr__(backend, "inputs", tuple(dict.fromkeys((*layers.inputs, *rest))))
+                object.__setattr__(
+                    backend, "outputs", (*(["hidden_out"] if layers.made == "hidden_out" else []), "logits")
+                )
+
+    @property
+    def kind(self) -> str:
+        """Which kernels run its layers: one of `KINDS`."""
+        return KINDS[self._layers[0].kind if self._layers else 0]
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """As `OnnxBackend.run`; without `logits` where they are not read."""
+        session = self._session(1)
+        if not self._layers:
+            return super().run(feeds)
+        (layers,) = self._layers
+        states = layers.run(feeds, self.threads)
+        if outputs == PASSING:
+            return {layers.made: states}
+        own = {layers.made: states, **{name: feeds[name] for name in self._rest}}
+        made = self._made_of(session, own, ("logits",))
+        return made if layers.narrow else {layers.made: states, **made}
+
+    def close(self) -> None:
+        """As `OnnxBackend.close`."""
+        super().close()
+        self._layers.clear()
+
+    def _content(self) -> bytes | str:
+        """The verified bytes; of those whose layers the kernels run, what comes after these."""
+        content, kernels = super()._content(), kind()
+        if not kernels or isinstance(content, str):
+            return content
+        try:
+            graph = Graph.of(content)
+            layers = Layers.of(graph, kernels)
+            rest = graph.after(layers.made, layers.width, ["logits"])
+        except (ValueError, LookupError, TypeError):
+            return content  # ONNX Runtime says what is wrong with it, if anything is
+        self._layers[:] = [layers]
+        return rest
