@@ -19,7 +19,7 @@ from cascade.core.labels import listed
 from cascade.exceptions import printable
 from cascade.pipelines.parts import slow_form
 from cascade.pipelines.tuning import Tuned
-from cascade.runtime.layers import KINDS, kind
+from cascade.runtime.kernels import KINDS, kind
 from cascade.runtime.threads import check_threads
 
 WIDTH = 100

@@ -10,25 +10,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cascade.exceptions import OptionError
 from cascade.runtime.backend import PASSING, Array, OnnxBackend
 from cascade.runtime.graph import Graph, Node
-from cascade.runtime.host import cpu_info
-
-KINDS = ("onnxruntime", "avx2", "avx_vnni", "avx512_vnni")
-"""By the number that `kernels/layer.cpp` gives them; 0: none of ours."""
-
-VARIABLE = "CASCADE_KERNELS"
-"""Names one of `KINDS` that is used at most, to compare or to be safe."""
+from cascade.runtime.kernels import KINDS, Layer, Product, Quantiser, Rows, kind, run
 
 _LAYER = (
     *("QuantizeLinear", *["MatMulIntegerToFloat"] * 3, "MatMul", "Add", "Softmax", "MatMul"),
@@ -44,75 +35,6 @@ _INPUTS = frozenset(
     | {"words", "firsts", "gather", "weights", "counts"}
 )
 _PIECES, _LIMIT = 16, 5.0
-
-
-class _Product(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("depth", "width")),
-        *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
-    )
-
-
-class _Quantiser(ctypes.Structure):
-    _fields_ = (("inverse", ctypes.c_float), ("zero", ctypes.c_float), ("factors", ctypes.c_void_p))
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = (
-        ("width", ctypes.c_int64),
-        ("heads", ctypes.c_int64),
-        ("epsilon", ctypes.c_float),
-        *((name, _Quantiser) for name in ("input", "context", "middle", "wide")),
-        *((name, _Product) for name in ("query", "key", "value", "output", "expand", "contract")),
-        *((name, ctypes.c_void_p * 2) for name in ("attention_norm", "output_norm")),
-        ("activation", ctypes.c_void_p),
-    )
-
-
-class _Rows(ctypes.Structure):
-    _fields_ = (
-        ("hidden", ctypes.c_void_p),
-        ("rows", ctypes.c_int64),
-        ("lengths", ctypes.c_void_p),
-        ("active", ctypes.c_void_p),
-        ("actives", ctypes.c_int64),
-        ("line", ctypes.c_void_p),
-        ("longest", ctypes.c_int64),
-        ("out", ctypes.c_void_p),
-    )
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The kernels, if they were built with the package."""
-    for file in sorted((Path(__file__).parent / "kernels").glob("_layer*.so")):
-        try:
-            found = ctypes.CDLL(str(file))
-        except OSError:  # built for another system
-            continue
-        if found.cascade_kind():
-            found.cascade_scratch.restype = ctypes.c_int64
-            found.cascade_scratch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-            found.cascade_layer.argtypes = (ctypes.c_int, *found.cascade_scratch.argtypes, ctypes.c_void_p)
-            found.cascade_layer.restype = None
-            return found
-    return None
-
-
-def kind() -> int:
-    """The number of those of `KINDS` that stages are run by here: the last that this CPU can, or that is named at most.
-
-    A CPU with AMX is left to ONNX Runtime, whose int8 products take an eighth of the cycles there, unless one is named.
-
-    Raises:
-        OptionError: `CASCADE_KERNELS` names something else.
-    """
-    found, named = library(), os.environ.get(VARIABLE)
-    if named not in (None, *KINDS):
-        raise OptionError(f"{VARIABLE} must be one of {', '.join(KINDS)}, got {named!r}; unset it to choose by the CPU")
-    if found is None or (named is None and "amx_int8" in cpu_info("flags").split()):
-        return 0
-    return min(int(found.cascade_kind()), KINDS.index(named or KINDS[-1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +57,7 @@ class Layers:
     inputs: tuple[str, ...]
     buckets: npt.NDArray[np.float32] | None
     narrow: bool
-    _layers: Sequence[_Layer] = field(repr=False)
+    _layers: Sequence[Layer] = field(repr=False)
     _kept: Sequence[Array] = field(repr=False)
     """What the layers point to."""
     _memory: list[npt.NDArray[np.uint8]] = field(default_factory=list, repr=False)
@@ -188,14 +110,14 @@ class Layers:
         return new
 
     def _one(
-        self, layer: _Layer, hidden: Array, active: Array | None, feeds: Mapping[str, Array], threads: int
+        self, layer: Layer, hidden: Array, active: Array | None, feeds: Mapping[str, Array], threads: int
     ) -> npt.NDArray[np.float32]:
         hidden = np.ascontiguousarray(hidden, dtype=np.float32)
         lengths = np.ascontiguousarray(feeds["lengths"], dtype=np.int64)
         asking = None if active is None else np.ascontiguousarray(active, dtype=np.int64)
         line = None if self.buckets is None else np.ascontiguousarray(self.buckets[:, feeds["bucket_line"]])
         new = np.empty((len(hidden) if asking is None else len(asking), self.width), dtype=np.float32)
-        rows = _Rows(
+        rows = Rows(
             hidden.ctypes.data,
             len(lengths),
             lengths.ctypes.data,
@@ -205,17 +127,7 @@ class Layers:
             int(lengths.max()),
             new.ctypes.data,
         )
-        kernels = library()
-        both = ctypes.byref(layer), ctypes.byref(rows)
-        size = kernels.cascade_scratch(*both, threads)  # type: ignore[union-attr]  # `of` had them
-        try:
-            memory = self._memory.pop()
-        except IndexError:
-            memory = np.empty(0, dtype=np.uint8)
-        if len(memory) < size:
-            memory = np.empty(size, dtype=np.uint8)
-        kernels.cascade_layer(self.kind, *both, threads, memory.ctypes.data)  # type: ignore[union-attr]
-        self._memory.append(memory)
+        run(self.kind, layer, rows, threads, self._memory)
         return new
 
 
@@ -224,7 +136,7 @@ def _check(fits: bool, what: str) -> None:
         raise ValueError(f"{what} are not those of a layer that the kernels know")
 
 
-def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) -> _Layer:
+def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) -> Layer:
     """One layer. What it points to is added to `kept`."""
     first, query, key, value, *_, context, output, attended, norm, middle, expand, gelu, wide, contract, added, last = (
         nodes
@@ -241,13 +153,13 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         kept.append(own)
         return int(own.ctypes.data)
 
-    def quantiser(node: Node, size: int) -> _Quantiser:
+    def quantiser(node: Node, size: int) -> Quantiser:
         source, scale, zero = node.inputs[0], *(constants[name] for name in node.inputs[1:])
         _check(scale.shape == zero.shape == (), "its scales")
         factors = [constants[made.inputs[1]] for made in graph.nodes if made.kind == "Mul" and source in made.outputs]
-        return _Quantiser(1 / scale, zero, pointer(factors[0], size) if factors else None)
+        return Quantiser(1 / scale, zero, pointer(factors[0], size) if factors else None)
 
-    def product(node: Node, depth: int, width: int) -> _Product:
+    def product(node: Node, depth: int, width: int) -> Product:
         _, *names = node.inputs
         weight, scale, own, zero, _, bias = (constants[name] if name else None for name in names)
         fits = weight is not None and weight.dtype == np.int8 and weight.shape == (depth, width)
@@ -261,7 +173,7 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         moved = bias - factor * (int(zero) * sums)  # type: ignore[arg-type]
         factor = np.broadcast_to(factor, width).astype(np.float32)
         pointers = pointer(factor, width), pointer(moved.astype(np.float32), width)
-        return _Product(depth, width, pointer(panels, depth * width), *pointers)
+        return Product(depth, width, pointer(panels, depth * width), *pointers)
 
     def normed(node: Node) -> Any:
         return (ctypes.c_void_p * 2)(*(pointer(constants[name].astype(np.float32), width) for name in node.inputs[1:]))
@@ -270,7 +182,7 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
     inner = constants[contract.inputs[1]].shape[0]
     _check(heads > 0 and width % (16 * heads) == 0, "its heads")
     form = gelu.attributes.get("approximate", b"none").decode()
-    return _Layer(
+    return Layer(
         width,
         heads,
         np.frombuffer(norm.attributes["epsilon"], "<f4")[0],

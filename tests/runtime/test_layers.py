@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 
 from cascade.engine.packing import ACTIVE_FEEDS, FEEDS, Actives, Packing
 from cascade.exceptions import BundleError, OptionError
-from cascade.runtime import layers
+from cascade.runtime import kernels as kernels_room
 from cascade.runtime.backend import PASSING, Array, OnnxBackend
 from cascade.runtime.graph import Graph
-from cascade.runtime.layers import KINDS, VARIABLE, Layers, StageBackend
+from cascade.runtime.kernels import KINDS, VARIABLE
+from cascade.runtime.layers import Layers, StageBackend
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.models import tiny
 from tests.models.graphs import quantised
 from tests.models.tiny_tagging import random_words
 
 WIDTH, HEADS = 64, 2
-HERE = 0 if layers.library() is None else int(layers.library().cascade_kind())  # type: ignore[union-attr]
+HERE = 0 if kernels_room.library() is None else int(kernels_room.library().cascade_kind())  # type: ignore[union-attr]
 KERNELS = [
     pytest.param(name, marks=pytest.mark.skipif(number > HERE, reason="not built, or this CPU cannot run it"))
     for number, name in enumerate(KINDS)
@@ -216,14 +217,14 @@ def test_kernels_are_chosen_by_cpu_and_name(tmp_path: Path, monkeypatch: pytest.
     assert both(file)[0].kind == "onnxruntime"
     monkeypatch.setenv(VARIABLE, "sse2")
     with pytest.raises(OptionError, match=r"CASCADE_KERNELS must be one of onnxruntime, .*, got 'sse2'; unset it"):
-        layers.kind()
+        kernels_room.kind()
     monkeypatch.delenv(VARIABLE)
-    monkeypatch.setattr(layers, "cpu_info", lambda _name: "sse2 amx_int8")
-    assert layers.kind() == 0
-    monkeypatch.setattr(layers, "cpu_info", lambda _name: "sse2")
-    assert layers.kind() == HERE
-    monkeypatch.setattr(layers, "library", lambda: None)
-    assert layers.kind() == 0
+    monkeypatch.setattr(kernels_room, "cpu_info", lambda _name: "sse2 amx_int8")
+    assert kernels_room.kind() == 0
+    monkeypatch.setattr(kernels_room, "cpu_info", lambda _name: "sse2")
+    assert kernels_room.kind() == HERE
+    monkeypatch.setattr(kernels_room, "library", lambda: None)
+    assert kernels_room.kind() == 0
     assert both(file)[0].kind == "onnxruntime"
 
 
