@@ -48,13 +48,7 @@ SYSTEMS = {FULL: "full depth", CASCADE: "cascade"}
 @count_option("--repeats", 9, "Turns of each.")
 @click.option("--at-least", type=float, metavar="R", help="End with status 1 where B is less than R times as fast.")
 def compare(
-    a: str,
-    b: str,
-    model: str,
-    file: str,
-    threads: tuple[int, ...],
-    repeats: int,
-    at_least: float | None,
+    a: str, b: str, model: str, file: str, threads: tuple[int, ...], repeats: int, at_least: float | None
 ) -> None:
     """How many times as fast B is as A: medians of ratios that are paired by repeat, with 95 % intervals.
 
@@ -122,7 +116,7 @@ class Install:
     def start(self, name: str, kind: str, job: Job) -> WorkerProcess:
         """A process that loads it by a name, in a folder without packages, which would come before its path."""
         code = Path(far_end.__file__).read_text(encoding="utf-8")
-        command = [self.python, "-c", f"{code}\nobey({{{name!r}: INSTALLED[{kind!r}]}}, {{}})"]
+        command = [self.python, "-c", f"{code}\nobey({{{name!r}: INSTALLED[{kind!r}]}})"]
         environment = {"PYTHONPATH": self.path}
         return WorkerProcess(threads=job.threads, command=command, environment=environment, folder=job.folder)
 

@@ -16,11 +16,12 @@ from cascade.pipelines.tagger import Tagger
 from cascade.policies.settings import Policies
 from cascade_bench.options import Asked, labelled_file_options
 from cascade_bench.systems.local import Model, System, answered, systems
+from cascade_bench.table.cli import method
 from cascade_bench.table.data import Data
-from cascade_bench.table.measuring import Row, Table, cells, entries, measure
+from cascade_bench.table.measuring import Row, Table, as_text, entries, measure
 from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Clock, Progress, quiet
-from cascade_bench.timing.report import bar, grid, write_json
+from cascade_bench.timing.report import bar, write_json
 
 WORST = 0.1  # accuracy that a setting may lose to be of interest
 
@@ -44,16 +45,9 @@ def curve(asked: Asked, *, points: int) -> None:
     pipeline, data, before, _ = asked.open()
     with bar() as step:
         found = sweep(pipeline, data, points=points, repeats=asked.repeats, progress=step)
-    head, lines = cells(found)
-    best = ahead(found)
-    marks = ("*" if row in best else "" for row in found.rows)
-    shown = grid(["front", *head], [[mark, *line] for mark, line in zip(marks, lines, strict=True)], left=2)
-    timed = (
-        f"{len(data)} {data.unit}, end to end with tokenisation, {asked.repeats} interleaved repeats; a speed-up is "
-        "the median of ratios of seconds within a repeat, over full depth, in brackets its 95 % interval (another "
-        "coverage is named). *: nothing else is both faster and as good. Lettered settings were chosen on these rows."
-    )
-    click.echo("\n".join([shown, "", *data.notes, timed, machine.in_words(before)]))
+    best = "; ".join(row.name for row in ahead(found))
+    said = ["Lettered settings were chosen on these rows.", f"Nothing else is both faster and as good as: {best}."]
+    click.echo(as_text(found, said, [method(found, asked.repeats), machine.in_words(before)]))
     write_json(asked.json_file, before, entries(found), details=asked.details, notes=data.notes)
 
 

@@ -21,6 +21,7 @@ and exits with status 2. What messages quote of bundles and inputs is `printable
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 _ACTED_UPON = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -68,6 +69,22 @@ class TaskError(BundleError):
 
 class MissingExtraError(CascadeError, ImportError):
     """A part of the package whose extra is not installed."""
+
+
+def installed(name: str) -> bool:
+    """Whether a module can be imported, as far as that can be told without it."""
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # its parent is missing, or it is switched off
+        return False
+
+
+def need(what: str, extras: str, *modules: str) -> None:
+    """A `MissingExtraError` where a module of these extras is not installed. `what`: needs it."""
+    missing = ", ".join(name for name in modules if not installed(name))
+    if missing:
+        remedy = f'pip install "cascade-encoder[{extras}]"'
+        raise MissingExtraError(f"{what} needs the extra {extras}, but {missing} is missing; {remedy}")
 
 
 class CascadeWarning(UserWarning):

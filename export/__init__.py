@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from cascade.core.checks import check_share
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError, need
 from cascade.policies.exits import ExitPolicy
 from cascade.policies.routing import Router
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Calibration", "ExportOptions", "export_bundle", "require_extra"]
 
 _HOMES = {"Calibration": "texts", "export_bundle": "export"}
-_NEEDED = ("onnx", "safetensors", "scipy", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,7 @@ def require_extra() -> None:
 
     A `MissingExtraError`: naming what is missing and the command that installs it.
     """
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"cascade_export needs the export extra, but {', '.join(missing)} cannot be imported; "
-            'pip install "cascade-encoder[export]"'
-        )
+    need("cascade_export", "export", "onnx", "safetensors", "scipy", "torch", "transformers")
 
 
 def __getattr__(name: str) -> Any:

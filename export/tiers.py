@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cascade.bundle.tiers import MultiExitSpec, SingleExitSpec, StageSpec, TierSpec
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError, need
 from cascade.training.models.config import inputs_of
 from cascade.training.task import Task
 from cascade_export import ExportOptions
@@ -58,13 +58,9 @@ def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelP
 
     A `MissingExtraError`: it is not installed; an `OptionError`: it does not know this architecture.
     """
-    try:
-        from optimum.exporters.onnx import onnx_export_from_model
-    except ImportError as error:
-        raise MissingExtraError(
-            f"--exporter optimum needs the optimum extra, but {error.name} is missing; "
-            'pip install "cascade-encoder[optimum]"'
-        ) from None
+    need("--exporter optimum", "optimum", "optimum.exporters.onnx")
+    from optimum.exporters.onnx import onnx_export_from_model
+
     with TemporaryDirectory(prefix="cascade-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -1,4 +1,4 @@
-"""Systems in their processes: converted for, loaded, settled on their best batch sizes, then run in turns.
+"""Systems in their processes: loaded, settled on their best batch sizes, then run in turns.
 
 One that is not installed, or fails, is set aside with its reason and the rest go on. Seconds are those that the
 processes take inside themselves.
@@ -86,22 +86,10 @@ class Peers(AbstractContextManager["Peers"]):
             peer.process.kill()
 
     def load(self, kinds: Sequence[Baseline]) -> None:
-        """Convert what these need, load them, find their best batch sizes."""
-        there, faults = [kind for kind in kinds if not kind.missing], dict[str, str]()
-        for step in dict.fromkeys(step for kind in there for step in kind.steps):
-            self._say(f"converting: {step}")
-            kind = next(one for one in there if step in one.steps)
-            try:
-                with self._start(kind) as process:  # it ends, with the memory that this took
-                    process.prepare(step, self._job)
-            except WorkerError as error:
-                faults[step] = str(error)
+        """Load these, find their best batch sizes."""
         for kind in kinds:
             if kind.missing:
                 self.absent[kind.name] = f"not installed: {', '.join(kind.missing)}; {kind.install}"
-                continue
-            if fault := next((faults[step] for step in kind.steps if step in faults), None):
-                self.absent[kind.name] = f"failed: the checkpoint could not be converted: {fault}"
                 continue
             peer = self.running[kind.key] = Running(kind, self._start(kind))
             with self._guarded(peer):
@@ -199,6 +187,7 @@ def compare(
     for key, peer in running.items():
         for order, way in peer.ways.items():
             labels, base = (way.labels, GIVEN) if order != ALONE else (None, ALONE)
+            taken = np.array(way.latencies)
             row = Row(
                 key=key + SUFFIXES[order],
                 name=peer.kind.name,
@@ -208,14 +197,9 @@ def compare(
                 accuracy=math.nan if labels is None else data.accuracy(labels),
                 agreement=None if labels is None or full is None else data.agreement(labels, full),
                 unlike=None if labels is None or piped is None else data.unlike(labels, piped),
-                percentiles=_percentiles(way.latencies),
+                percentiles=tuple(1e3 * percentile(taken, share) for share in (50, 95, 99)) if len(taken) else None,
                 peak_mib=peaks[key],
                 **ratios(turns, key + SUFFIXES[order], FULL + SUFFIXES[base], TRANSFORMERS + SUFFIXES[base]),
             )
             rows.append(row)
     return Table(tuple(rows), data, absent=absent)
-
-
-def _percentiles(seconds: Sequence[float]) -> tuple[float, ...] | None:
-    found = np.array(seconds)
-    return tuple(1e3 * percentile(found, share) for share in (50, 95, 99)) if len(found) else None

@@ -23,9 +23,8 @@ from cascade_bench.options import json_option, model_argument, threads_option
 from cascade_bench.serve.baselines import SERVERS
 from cascade_bench.serve.client import Job as Load
 from cascade_bench.serve.searching import Loaded, highest_rate, load
-from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.local import CASCADE
-from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
+from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.table.data import read_items
 from cascade_bench.timing import machine
 from cascade_bench.timing.interleaving import Progress, quiet
@@ -93,8 +92,7 @@ def serve(
         job = Job(model, checkpoint or "", folder, count, manifest.tiers[-1].max_length)
         for key in keys:
             try:
-                command = _command(key, job, shlex.split(flags), step)
-                with Server(command, threads=count) as server:
+                with Server(_command(key, job, shlex.split(flags)), threads=count) as server:
                     made.append(measure(key, server, bodies, limit=limit / 1000, seconds=seconds, progress=step))
             except WorkerError as error:  # noqa: PERF203  # beside what a server takes
                 absent[key] = str(error)
@@ -155,13 +153,9 @@ def _said(made: Sequence[Mapping[str, Any]], absent: Mapping[str, str], seconds:
     return [*said, f"{method} request, of server and client, which share the machine."]
 
 
-def _command(key: str, job: Job, flags: Sequence[str], progress: Progress) -> list[str]:
-    """What starts a server, but for the port; files that a baseline needs are made first."""
+def _command(key: str, job: Job, flags: Sequence[str]) -> list[str]:
+    """What starts a server, but for the port."""
     if key == CASCADE:  # all answers as certified, unless flags say otherwise
         own = ["-c", "from cascade.cli import main; main()", "serve", job.model, "--threads", str(job.threads)]
         return [*own, "--hostname", "127.0.0.1", "--degrade-at", "1", *flags, "--port"]
-    for name in BASELINES[SERVERS[key][2]].steps:
-        progress(f"converting: {name}")
-        with WorkerProcess(threads=job.threads) as process:
-            process.prepare(name, job)
     return ["-m", "cascade_bench.serve.baselines", key, json.dumps(asdict(job))]

@@ -5,18 +5,18 @@ Each loader runs in a process of its own and imports what it needs there, so thi
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cascade.core.rows import FloatArray
+from cascade.exceptions import installed
 from cascade.pipelines.loading import load
-from cascade_bench.systems.conversion import STEPS, Padded, in_batches
+from cascade_bench.systems.conversion import Padded, converted, in_batches
 from cascade_bench.systems.local import CASCADE, FULL, TRANSFORMERS, answered, whole
 from cascade_bench.systems.process import Answerer, Job, WorkerError
 from cascade_bench.systems.worker import obey
@@ -30,8 +30,7 @@ class Baseline:
     """A way to run the checkpoint in a process of its own.
 
     Attributes:
-        load: makes the model, inside its own process.
-        steps: steps of `conversion` that it needs, in order. `needs`: modules; `install`: how to install them.
+        load: makes the model, inside its own process. `needs`: modules; `install`: how to install them.
         note: what readers have to know to judge its figures.
         own: one of this engine's: it batches and sorts by itself.
     """
@@ -39,7 +38,6 @@ class Baseline:
     key: str
     name: str
     load: Callable[[Job], Answerer]
-    steps: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     install: str = ""
     note: str = ""
@@ -53,14 +51,7 @@ class Baseline:
     @property
     def missing(self) -> list[str]:
         """Modules that are not installed."""
-        return [name for name in self.needs if not _installed(name)]
-
-
-def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):  # its parent is missing, or it is switched off
-        return False
+        return [name for name in self.needs if not installed(name)]
 
 
 def _engine(job: Job, *, full: bool) -> Answerer:
@@ -87,6 +78,7 @@ def _optimum(job: Job, *, file: str) -> Answerer:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
+    converted(job, file)
     kind = ORTModelForTokenClassification if job.tagging else ORTModelForSequenceClassification
     model = kind.from_pretrained(job.folder, file_name=file, provider="CPUExecutionProvider", session_options=options)
     tokenizer = AutoTokenizer.from_pretrained(job.checkpoint)
@@ -103,7 +95,7 @@ def _onnxruntime(job: Job, *, file: str) -> Answerer:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(Path(job.folder) / file), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(converted(job, file), options, providers=["CPUExecutionProvider"])
 
     def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         logits: FloatArray = session.run(["logits"], dict(feeds))[0]
@@ -119,7 +111,7 @@ def _openvino(job: Job, *, file: str, precision: str) -> Answerer:
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise WorkerError("this CPU has no bf16")
     options = {"INFERENCE_NUM_THREADS": job.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": precision}
-    compiled = core.compile_model(str(Path(job.folder) / file), "CPU", options)
+    compiled = core.compile_model(converted(job, file), "CPU", options)
 
     def run(feeds: Mapping[str, npt.NDArray[Any]]) -> FloatArray:
         return np.array(compiled(dict(feeds))[0])
@@ -127,30 +119,26 @@ def _openvino(job: Job, *, file: str, precision: str) -> Answerer:
     return in_batches(Padded.read(job), run, [value.any_name for value in compiled.inputs])
 
 
-_ONNX, _INT8 = ("plain", "onnx"), ("plain", "onnx", "onnx-int8")
 _TORCH = ("torch", "transformers")
 _GRAPH, _VINO = ("onnx", *_TORCH), ("openvino", "onnx", *_TORCH)
 _OPTIMUM, _OPTIMUM_PIP = ("optimum.onnxruntime", "onnx", *_TORCH), 'pip install "optimum-onnx[onnxruntime]"'
-_INT8_FILE = "model_quantized.onnx"
+_FP32_FILE, _INT8_FILE = "model.onnx", "model_quantized.onnx"
 
 _ALL = (
     Baseline(FULL, "cascade, tier 2 at full depth", lambda job: _engine(job, full=True), own=True),
     Baseline(CASCADE, "cascade as configured", lambda job: _engine(job, full=False), own=True),
-    Baseline(TRANSFORMERS, "transformers pipeline, fp32", _transformers, (), _TORCH, EXTRA),
-    Baseline("optimum", "optimum pipeline, fp32", lambda job: _optimum(job, file="model.onnx"), _ONNX, _OPTIMUM,
+    Baseline(TRANSFORMERS, "transformers pipeline, fp32", _transformers, _TORCH, EXTRA),
+    Baseline("optimum", "optimum pipeline, fp32", partial(_optimum, file=_FP32_FILE), _OPTIMUM, _OPTIMUM_PIP),
+    Baseline("optimum-int8", "optimum pipeline, int8 dynamic", partial(_optimum, file=_INT8_FILE), _OPTIMUM,
              _OPTIMUM_PIP),
-    Baseline("optimum-int8", "optimum pipeline, int8 dynamic", lambda job: _optimum(job, file=_INT8_FILE), _INT8,
-             _OPTIMUM, _OPTIMUM_PIP),
-    Baseline("onnxruntime", "bare ONNX Runtime, fp32", lambda job: _onnxruntime(job, file="model.onnx"), _ONNX,
-             _GRAPH, EXTRA),
-    Baseline("onnxruntime-int8", "bare ONNX Runtime, int8 dynamic", lambda job: _onnxruntime(job, file=_INT8_FILE),
-             _INT8, _GRAPH, EXTRA),
-    Baseline("openvino", "OpenVINO, fp32", lambda job: _openvino(job, file="model.onnx", precision="f32"), _ONNX,
-             _VINO, "pip install openvino"),
-    Baseline("openvino-bf16", "OpenVINO, bf16", lambda job: _openvino(job, file="model.onnx", precision="bf16"), _ONNX,
-             _VINO, "pip install openvino"),
-    Baseline("openvino-int8", "OpenVINO, int8 static (NNCF)",
-             lambda job: _openvino(job, file="int8.xml", precision="f32"), (*_ONNX, "openvino-int8"),
+    Baseline("onnxruntime", "bare ONNX Runtime, fp32", partial(_onnxruntime, file=_FP32_FILE), _GRAPH, EXTRA),
+    Baseline("onnxruntime-int8", "bare ONNX Runtime, int8 dynamic", partial(_onnxruntime, file=_INT8_FILE), _GRAPH,
+             EXTRA),
+    Baseline("openvino", "OpenVINO, fp32", partial(_openvino, file=_FP32_FILE, precision="f32"), _VINO,
+             "pip install openvino"),
+    Baseline("openvino-bf16", "OpenVINO, bf16", partial(_openvino, file=_FP32_FILE, precision="bf16"), _VINO,
+             "pip install openvino"),
+    Baseline("openvino-int8", "OpenVINO, int8 static (NNCF)", partial(_openvino, file="int8.xml", precision="f32"),
              ("nncf", *_VINO), "pip install openvino nncf",
              "ranges from (up to 300 of) these very texts, in its favour"),
 )  # fmt: skip
@@ -161,9 +149,8 @@ BASELINES: Mapping[str, Baseline] = {one.key: one for one in _ALL}
 
 def main() -> None:
     """The far end of a baseline, as a process."""
-    loaders = {key: _of_fields(one.load) for key, one in BASELINES.items()}
-    obey(loaders, {name: _of_fields(step) for name, step in STEPS.items()})
+    obey({key: partial(_loaded, one) for key, one in BASELINES.items()})
 
 
-def _of_fields(make: Callable[[Job], Any]) -> Callable[[dict[str, Any]], Any]:
-    return lambda fields: make(Job(**fields))
+def _loaded(one: Baseline, fields: dict[str, Any]) -> Answerer:
+    return one.load(Job(**fields))

@@ -1,11 +1,11 @@
 """A checkpoint in the formats that baselines read, and texts as the padded rows that a bare graph reads.
 
-Formats are made once per comparison, each in a process that ends afterwards:
+Files are made once per comparison, when one is asked for, each in a process that ends afterwards:
 
-   plain         plain.json: labels and padding; tokenizer.json
-   onnx          model.onnx: fp32, padded, opset 17
-   onnx-int8     model_quantized.onnx: ONNX Runtime's dynamic quantisation, a scale per channel of the weights
-   openvino-int8 int8.xml: static, NNCF's recipe for transformers, ranges from the texts themselves
+   plain.json            labels and padding; beside it tokenizer.json
+   model.onnx            fp32, padded, opset 17
+   model_quantized.onnx  ONNX Runtime's dynamic quantisation, a scale per channel of the weights
+   int8.xml              static, NNCF's recipe for transformers, ranges from the texts themselves
 They need the `bench` extra, and the last one the baseline's own packages. A word has the tag of its first piece; one
 that the tokenizer drops, or beyond the length read, the first label.
 """
@@ -15,7 +15,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -169,10 +171,19 @@ def _openvino_int8(job: Job) -> None:
     openvino.save_model(made, str(folder / "int8.xml"), compress_to_fp16=False)
 
 
-STEPS: Mapping[str, Callable[[Job], None]] = {
-    "plain": _plain,
-    "onnx": _onnx,
-    "onnx-int8": _onnx_int8,
-    "openvino-int8": _openvino_int8,
+MAKERS: Mapping[str, Callable[[Job], None]] = {
+    "plain.json": _plain,
+    "model.onnx": _onnx,
+    "model_quantized.onnx": _onnx_int8,
+    "int8.xml": _openvino_int8,
 }
-"""What makes files, by name; later ones read what earlier ones made."""
+"""What makes files, by their names; the first two are read by the others."""
+
+
+def converted(job: Job, name: str) -> str:
+    """The path of a file, made unless it is there."""
+    for own in dict.fromkeys((*list(MAKERS)[:2], name)):
+        if not Path(job.folder, own).exists():
+            with ProcessPoolExecutor(1, get_context("spawn")) as alone:  # it ends, with the memory that this took
+                alone.submit(MAKERS[own], job).result()
+    return str(Path(job.folder, name))

@@ -1,10 +1,9 @@
 """A system in a process of its own: loaded, run and measured there, told what to do in lines of JSON over pipes.
 
-    {"do": "prepare", "kind": ..., "job": {...}}   make files that baselines need     -> {"ok": true, "seconds": ...}
-    {"do": "load", "kind": ..., "job": {...}}                                         -> the same
-    {"do": "run", "batch_size": 32, "by_length": false, "some": null}                 -> and "labels"
-    {"do": "single", "rows": [0, 7]}               answer these one at a time         -> and "latencies", a second each
-    {"do": "quit"}                                                                    -> and "peak_mib"
+    {"do": "load", "kind": ..., "job": {...}}                           -> {"ok": true, "seconds": ...}
+    {"do": "run", "batch_size": 32, "by_length": false, "some": null}   -> and "labels"
+    {"do": "single", "rows": [0, 7]}   answer these one at a time       -> and "latencies", a second each
+    {"do": "quit"}                                                      -> and "peak_mib"
 
 A fault is answered with `{"ok": false, "error": "one line"}`.
 """
@@ -106,10 +105,6 @@ class WorkerProcess(AbstractContextManager["WorkerProcess"]):
 
     def __exit__(self, *_failure: object) -> None:
         self.kill()
-
-    def prepare(self, step: str, job: Job) -> None:
-        """Take a step of `systems.conversion`."""
-        self._ask({"do": "prepare", "kind": step, "job": asdict(job)})
 
     def load(self, kind: str, job: Job) -> dict[str, Any]:
         """Load a kind; its `seconds`, and what the model `said` about itself."""

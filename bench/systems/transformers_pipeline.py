@@ -23,13 +23,7 @@ try:
     import torch
     import transformers
     from torch import Tensor
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoTokenizer,
-        PretrainedConfig,
-        PreTrainedModel,
-    )
+    from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
     from transformers.modeling_outputs import SequenceClassifierOutput
 
     from cascade.training.models.config import adapted, load_config, load_model

@@ -20,12 +20,12 @@ Clock = Callable[[], float]
 OWN = ("CascadeError", "WorkerError")  # whose messages say all in one line
 
 
-def obey(loaders: Mapping[str, Callable[[Any], Any]], steps: Mapping[str, Callable[[Any], object]]) -> None:
+def obey(loaders: Mapping[str, Callable[[Any], Any]]) -> None:
     """Serve this process's own pipes. See `serve`."""
     # The protocol keeps the real output; whatever a library prints, from C++ too, goes to standard error.
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as out:
         os.dup2(2, 1)
-        serve(sys.stdin, out, loaders=loaders, steps=steps)
+        serve(sys.stdin, out, loaders=loaders)
 
 
 def serve(
@@ -33,10 +33,9 @@ def serve(
     out: IO[str],
     *,
     loaders: Mapping[str, Callable[[Any], Any]],
-    steps: Mapping[str, Callable[[Any], object]],
     clock: Clock = time.perf_counter,
 ) -> None:
-    """Obey until told to quit or the lines end. Loaders make a model, steps make files, from the fields of a job."""
+    """Obey until told to quit or the lines end. Loaders make a model from the fields of a job."""
     model: Any = None
     items: list[Any] = []
     for line in lines:
@@ -44,9 +43,7 @@ def serve(
         made: dict[str, Any] = {"ok": True}
         begin = clock()
         try:
-            if request["do"] == "prepare":
-                steps[request["kind"]](request["job"])
-            elif request["do"] == "load":
+            if request["do"] == "load":
                 model, items = loaders[request["kind"]](request["job"]), items_of(request["job"])
                 made["said"] = getattr(model, "said", "")
             elif request["do"] == "run":
@@ -70,7 +67,7 @@ def answer(model: Any, items: Sequence[Any], batch_size: int, *, by_length: bool
     """Labels in the order of the items, whichever order they were answered in."""
     if not by_length:
         return list(model(items, batch_size))
-    order = sorted(range(len(items)), key=lambda row: -_characters(items[row]))
+    order = sorted(range(len(items)), key=lambda row: -len("".join(items[row])))
     labels: list[Any] = [None] * len(items)
     for row, label in zip(order, model([items[row] for row in order], batch_size), strict=True):
         labels[row] = label
@@ -97,10 +94,6 @@ def _some(items: list[Any], count: int | None) -> list[Any]:
     if count is None or count >= len(items):
         return items
     return [items[row * (len(items) - 1) // max(count - 1, 1)] for row in range(count)]
-
-
-def _characters(item: Any) -> int:
-    return len(item) if isinstance(item, str) else sum(map(len, item))
 
 
 def _in_one_line(error: BaseException) -> str:

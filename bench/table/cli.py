@@ -66,7 +66,7 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
             name = f"transformers.pipeline, fp32, batches of {size}"
             tested.append(System(TRANSFORMERS, name, lambda items: Answered(peer.labels(items, batch_size=size))))
         made = measure(tested, data, repeats=asked.repeats, progress=step)
-    click.echo(as_text(made, said_of(made), [_method(made, asked.repeats), in_words(before)], markdown=markdown))
+    click.echo(as_text(made, said_of(made), [method(made, asked.repeats), in_words(before)], markdown=markdown))
     own, words = pipeline.policies, isinstance(pipeline, Tagger)
     settings: dict[str, Any] = {"router": own.routers, "exit_policy": own.exits[1:], "blend": own.blend}
     settings = {name: "; ".join(map(str, value)) for name, value in settings.items()}
@@ -76,7 +76,8 @@ def table(asked: Asked, *, checkpoint: str | None, markdown: bool) -> None:
     write_json(asked.json_file, before, entries(made), details=details, notes=data.notes)
 
 
-def _method(table: Table, repeats: int) -> str:
+def method(table: Table, repeats: int) -> str:
+    """How its figures were measured."""
     return (
         f"{len(table.data)} {table.data.unit}, tokenisation included, {repeats} interleaved repeats; "
         "ratios are medians of those within a repeat, in brackets their 95 % intervals (another coverage is named). "

@@ -14,12 +14,6 @@ Of these:
 
 from __future__ import annotations
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import need
 
-try:
-    import scipy as scipy
-except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        "cascade.calibration needs the calibrate extra, but "
-        f'{error.name} is missing; pip install "cascade-encoder[calibrate]"'
-    ) from error
+need("cascade.calibration", "calibrate", "scipy")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import click
 
 from cascade.bundle.hub import check_checkpoint
 from cascade.core.options import options_of, value_of
-from cascade.exceptions import MissingExtraError, printable
+from cascade.exceptions import need, printable
 from cascade.text.labelled import Columns
 from cascade.text.sources import check_there, regular
-
-NEEDED = ("torch", "transformers", "onnx", "scipy")
 
 
 @click.command(short_help="Make a bundle of your fine-tuned model, certified against it (needs three extras).")
@@ -61,12 +58,7 @@ def build(model: str, texts: Sequence[Path], output: Path, progress: bool | None
       cascade build my-finetuned-model --texts texts.txt --max-disagreement 0.01 --minutes 60 --output bundle
       cascade predict bundle texts.txt
     """
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"cascade build needs the extras train, export and calibrate, but {', '.join(missing)} cannot be imported; "
-            'pip install "cascade-encoder[train,export,calibrate]"'
-        )
+    need("cascade build", "train,export,calibrate", "torch", "transformers", "onnx", "scipy")
     check_checkpoint(model)  # before torch, which takes seconds, is imported
     check_there(texts)
     from cascade.training.build import BuildOptions

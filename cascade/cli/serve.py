@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ import click
 
 from cascade.bundle.opening import open_bundle
 from cascade.core.limits import Limits
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError, need
 from cascade.runtime.threads import check_threads
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -76,10 +75,8 @@ def serve(bundle: str | None, models: Sequence[str], served_model_name: str | No
     workers, endpoint, on_ray = given["workers"], given["otlp_endpoint"], given["on_ray"]
     if on_ray and workers > 1:
         raise OptionError(f"--workers must be 1 with --ray, got {workers}; give --max-replicas")
-    if on_ray and find_spec("ray") is None:
-        raise MissingExtraError(
-            'cascade serve --ray needs the extra ray, but ray is missing; pip install "cascade-encoder[serve,ray]"'
-        )
+    if on_ray:
+        need("cascade serve --ray", "serve,ray", "ray")
     named = _named(bundle, served_model_name, models)
     for _, path in named:
         open_bundle(path, verify=False, revision=given["revision"])  # faults are told here, downloads are done once

@@ -22,13 +22,6 @@ HTTP side:
     client       a client in one file
 """
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import need
 
-try:
-    import httptools as httptools
-    import prometheus_client as prometheus_client
-    import uvicorn as uvicorn
-except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        f'cascade.serving needs the serve extra, but {error.name} is missing; pip install "cascade-encoder[serve]"'
-    ) from error
+need("cascade.serving", "serve", "httptools", "prometheus_client", "uvicorn")

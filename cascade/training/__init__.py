@@ -13,12 +13,6 @@ options       options that several commands share
 cli           the command line
 """
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import need
 
-try:
-    import torch as torch
-    import transformers as transformers
-except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        f'cascade.training needs the train extra, but {error.name} is missing; pip install "cascade-encoder[train]"'
-    ) from error
+need("cascade.training", "train", "torch", "transformers")

@@ -22,12 +22,7 @@ REPLACE, DROP = 0.2, 0.1  # shares of the tokens
 
 
 def new_rows(
-    rows: Sequence[Any],
-    copies: int,
-    *,
-    similar: IntArray,
-    rng: np.random.Generator,
-    max_length: int | None,
+    rows: Sequence[Any], copies: int, *, similar: IntArray, rng: np.random.Generator, max_length: int | None
 ) -> list[list[int]]:
     """New rows, `copies` per given row, each in one of three ways, drawn evenly.
 

@@ -160,7 +160,15 @@ def prune(tokenizer: str, texts: Iterable[str], *, size: int) -> tuple[str, IntA
     spec["model"]["vocab"] = {
         piece: new[number] for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number in new
     }
-    _renumber(spec, new)
+    for token in spec["added_tokens"]:
+        token["id"] = new[token["id"]]
+    processor = spec.get("post_processor") or {}
+    if processor.get("type") == "TemplateProcessing":
+        for token in processor["special_tokens"].values():
+            token["ids"] = [new[number] for number in token["ids"]]
+    elif processor.get("type") == "BertProcessing":
+        for name in ("sep", "cls"):
+            processor[name][1] = new[processor[name][1]]
     return json.dumps(spec, ensure_ascii=False), np.array(order, dtype=np.int64)
 
 
@@ -198,19 +206,6 @@ def prune_model(model: Any, tokenizer: str, texts: Iterable[str], *, size: int) 
     return smaller
 
 
-def _renumber(spec: dict[str, Any], new: dict[int, int]) -> None:
-    """Give the special tokens of `added_tokens` and of the post-processor their new ids."""
-    for token in spec["added_tokens"]:
-        token["id"] = new[token["id"]]
-    processor = spec.get("post_processor") or {}
-    if processor.get("type") == "TemplateProcessing":
-        for token in processor["special_tokens"].values():
-            token["ids"] = [new[number] for number in token["ids"]]
-    elif processor.get("type") == "BertProcessing":
-        for name in ("sep", "cls"):
-            processor[name][1] = new[processor[name][1]]
-
-
 def keep_rows(model: Any, ids: IntArray, *, size: int, unknown: int) -> None:
     """Keep embeddings of the pieces that occur in `ids`, and of the first others up to `size`; see `kept_pieces`.
 
@@ -222,11 +217,6 @@ def keep_rows(model: Any, ids: IntArray, *, size: int, unknown: int) -> None:
         kept = kept_pieces(ids, size=size, vocabulary=table.num_embeddings)
         fewer = FewerRows.of(table, torch.from_numpy(kept), unknown=unknown)
         model.backbone.set_input_embeddings(fewer)
-
-
-def is_wordpiece(tokenizer: str) -> bool:
-    """Whether the text of a `tokenizer.json` is of the kind that `prune` takes."""
-    return bool(json.loads(tokenizer)["model"]["type"] == "WordPiece")
 
 
 class FewerRows(nn.Module):

@@ -47,14 +47,7 @@ CLASSIFICATION = Task(
     "classification", "text", "text", encode_texts, str, MultiExitModel, Static(), MaxProbability(0.9)
 )
 TAGGING = Task(
-    "tagging",
-    "sentence",
-    "word",
-    encode_sentences,
-    spaced,
-    MultiExitTagger,
-    StaticTagger(),
-    TokenExit(0.05),
+    "tagging", "sentence", "word", encode_sentences, spaced, MultiExitTagger, StaticTagger(), TokenExit(0.05)
 )
 TASKS = {task.name: task for task in (CLASSIFICATION, TAGGING)}
 BY_NAME = {task.model.task: task for task in (CLASSIFICATION, TAGGING)}

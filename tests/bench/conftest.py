@@ -87,7 +87,7 @@ def far_end(code: str, *, limit: float = 60.0) -> WorkerProcess:
 
 def bare(key: str, **options: Any) -> Baseline:
     """A baseline that needs nothing."""
-    return replace(BASELINES[key], **{"steps": (), "needs": (), **options})
+    return replace(BASELINES[key], **{"needs": (), **options})
 
 
 def numbered(*labels: str) -> Data:

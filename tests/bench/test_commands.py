@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade.training.build.finishing import without_first
+from cascade.training.build.finishing import composed
 from cascade_bench.systems.local import Model
 from tests.bench.conftest import Run
 
@@ -32,7 +32,7 @@ def test_a_file_that_is_read_is_not_written_over(run: Run, bundle: Path, data: P
 
 @pytest.mark.parametrize("command", ["table", "curve"])
 def test_a_cascade_has_two_tiers(run: Run, classifier: Model, data: Path, tmp_path: Path, command: str) -> None:
-    single = without_first(tmp_path / "single", classifier.bundle, classifier.policies).folder
+    single = composed(tmp_path / "single", classifier.bundle, None).folder
     done = run(command, single, "--data", data)
     assert "Error: a cascade must have 2 tiers, got 1 in" in done.err
 

@@ -21,7 +21,7 @@ from cascade.policies import AtExit
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
 from cascade_bench.peers.running import compare
 from cascade_bench.systems.baselines import BASELINES
-from cascade_bench.systems.conversion import STEPS, Padded
+from cascade_bench.systems.conversion import MAKERS, Padded, converted
 from cascade_bench.systems.local import answered
 from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.transformers_pipeline import TransformersPipeline
@@ -35,7 +35,6 @@ from tests.models import tiny
 # A far end whose kinds need no library: `echo` answers with the batch size, the others fail in their own ways.
 FAR_END = """
 import os, sys, time
-from cascade.exceptions import OptionError
 from cascade_bench.systems.process import WorkerError
 from cascade_bench.systems.worker import obey
 
@@ -59,13 +58,10 @@ def dies(job):
 def slow(job):
     time.sleep(60)
 
-def fails_to_convert(job):
-    raise OptionError("no such checkpoint")
-
 loaders = dict(full=echo, cascade=echo, transformers=echo)
 loaders |= {"onnxruntime-int8": broken}
 loaders |= dict(openvino=refused, optimum=dies, slow=slow)
-obey(loaders, dict(plain=fails_to_convert))
+obey(loaders)
 """
 
 
@@ -131,7 +127,6 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         bare("transformers"),
         bare("onnxruntime-int8"),
         bare("optimum"),
-        replace(BASELINES["onnxruntime"], needs=()),
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
     ]
     data = numbered("text 0 0", "text 1 0", "wrong")
@@ -144,7 +139,6 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
     reasons = {
         "onnxruntime-int8": "failed: ValueError: no such model",
         "optimum": "failed: its process ended with status 9: out of memory",
-        "onnxruntime": "failed: the checkpoint could not be converted: no such checkpoint",
         "openvino": "not installed: no_such_module, no_such.module; pip install it",
     }
     assert made.absent == {BASELINES[key].name: reason for key, reason in reasons.items()}
@@ -178,8 +172,8 @@ def test_every_installed_peer_answers_as_the_checkpoint(
     job = replace(job, checkpoint=str(checkpoint), threads=torch.get_num_threads(), tagging=tagging)
     kinds = [kind for kind in BASELINES.values() if not kind.own and not kind.missing]
     assert {"transformers", "onnxruntime"} <= {kind.key for kind in kinds}
-    for step in dict.fromkeys(step for kind in kinds for step in kind.steps):
-        STEPS[step](job)
+    for name in ("plain.json", "model.onnx", "model_quantized.onnx"):  # a process would import torch for each
+        MAKERS[name](job)
     expected = list(BASELINES["transformers"].load(job)(job.items(), 4))
     assert make is not tiny.tier2 or set(expected) == set(tiny.LABELS)
     for kind in kinds:
@@ -259,4 +253,11 @@ def test_bad_use(run: Run, bundle: Path, data: Path) -> None:
 
 def test_every_baseline_says_how_to_install_it() -> None:
     assert all(kind.install for kind in BASELINES.values() if kind.needs)
-    assert {step for kind in BASELINES.values() for step in kind.steps} == set(STEPS)
+
+
+def test_files_are_made_once_and_a_fault_is_told(job: Job, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--checkpoint must be a folder or Hub id with a model for transformers, got"):
+        converted(replace(job, checkpoint=str(tmp_path / "nothing")), "model.onnx")
+    for name in ("plain.json", "model.onnx"):
+        (Path(job.folder) / name).write_text("made")
+    assert Path(converted(job, "model.onnx")).read_text() == "made"

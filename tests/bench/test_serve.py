@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,7 +24,7 @@ from cascade_bench.serve.baselines import MOST, application
 from cascade_bench.serve.client import Job as Load
 from cascade_bench.serve.searching import NEAR, Loaded, highest_rate, load
 from cascade_bench.serve.servers import Server
-from cascade_bench.systems.conversion import STEPS
+from cascade_bench.systems.conversion import MAKERS
 from cascade_bench.systems.process import Job, WorkerError
 from tests.bench.conftest import Run
 from tests.models import tiny
@@ -276,21 +276,18 @@ def test_bad_use(run: Run, bundle: Path, tags_bundle: Path, data: Path) -> None:
 def test_a_checkpoint_behind_fastapi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, bundle: Path, data: Path
 ) -> None:
-    class Here(AbstractContextManager["Here"]):
-        """A process would import torch for each step."""
+    real = cli._command
 
-        def __init__(self, **_: object) -> None: ...
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def prepare(self, step: str, job: Job) -> None:
-            STEPS[step](job)
+    def command(key: str, job: Job, flags: list[str]) -> list[str]:
+        for name in ("plain.json", "model.onnx", "model_quantized.onnx"):  # a process would import torch for each
+            MAKERS[name](job)
+        return real(key, job, flags)
 
     pytest.importorskip("fastapi")
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     tiny.tier2(checkpoint)
-    monkeypatch.setattr(cli, "WorkerProcess", Here)
+    monkeypatch.setattr(cli, "_command", command)
     monkeypatch.setattr(cli, "highest_rate", lambda run, _: (20.0, run(20.0)))
     given = ("--data", data, "--checkpoint", checkpoint, "--seconds", 0.5, "--threads", torch.get_num_threads())
     done = run("serve", bundle, *given, "--only", "onnxruntime")

@@ -49,7 +49,7 @@ out = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
 loaders = dict(full=takes(0.004, 0.004), cascade=takes(0.001, 0.006), optimum=dies)
 loaders |= dict(transformers=takes(0.008, 0.012, 5.0), openvino=takes(0.005, 0.002))
-serve(sys.stdin, out, loaders=loaders, steps={}, clock=lambda: now[0])
+serve(sys.stdin, out, loaders=loaders, clock=lambda: now[0])
 """
 
 

@@ -16,7 +16,7 @@ from cascade.policies import AtExit, Policies, Threshold, never
 from cascade.policies.routing import defer_all
 from cascade_bench.curve import best_policies
 from cascade_bench.systems.local import Answered, Model, System, alone, answered, systems
-from cascade_bench.table.cli import _method, conclusion, said_of
+from cascade_bench.table.cli import conclusion, method, said_of
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.table.measuring import Table, as_text, entries, measure
 from cascade_bench.timing import machine
@@ -171,8 +171,8 @@ def test_full_depth_comes_first() -> None:
 
 def test_text_and_markdown_hold_every_row() -> None:
     table = made(cascade=(0.5, 9))
-    method = [_method(table, 7), machine.in_words(FACTS)]
-    text, markdown = (as_text(table, said_of(table), method, markdown=markdown) for markdown in (False, True))
+    how = [method(table, 7), machine.in_words(FACTS)]
+    text, markdown = (as_text(table, said_of(table), how, markdown=markdown) for markdown in (False, True))
     assert "| the cascade | 90.00% | +0.00 | 2.50 | 20 | 8.00 [8.00, 8.00] |" in markdown.splitlines()
     assert all(row.name in text for row in table.rows)
     assert "over pipeline" not in markdown
@@ -184,7 +184,7 @@ def test_text_and_markdown_hold_every_row() -> None:
 
 def test_json_keeps_the_raw_samples(tmp_path: Path) -> None:
     table = made(cascade=(0.5, 9), pipeline=30.0)
-    markdown = as_text(table, [], [_method(table, 7)], markdown=True)
+    markdown = as_text(table, [], [method(table, 7)], markdown=True)
     assert "7 interleaved repeats;" in markdown
     assert "| 60.00 [60.00, 60.00] |" in markdown
     write_json(tmp_path / "table.json", FACTS, entries(table), details={"model": "m"})

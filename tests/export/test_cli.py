@@ -164,8 +164,8 @@ def test_the_extra_is_named_where_it_is_missing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.strip() == (
-        "Error: cascade_export needs the export extra, but onnx, torch cannot be imported; "
-        'pip install "cascade-encoder[export]"'
+        "Error: cascade_export needs the extra export, but onnx, torch is missing; pip install "
+        '"cascade-encoder[export]"'
     )
 
 

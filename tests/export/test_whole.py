@@ -182,7 +182,7 @@ def test_optimum_makes_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         export_bundle(tmp_path / "exits", None, tmp_path / "out", options=options)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "optimum.exporters.onnx", None)
-        with pytest.raises(MissingExtraError, match="needs the optimum extra"):
+        with pytest.raises(MissingExtraError, match="needs the extra optimum"):
             export_bundle(tmp_path / "own", None, tmp_path / "out", options=options)
     pytest.importorskip("optimum.exporters.onnx")
     export_bundle(tmp_path / "own", None, tmp_path / "out", options=options)

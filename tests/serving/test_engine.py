@@ -242,6 +242,6 @@ def test_the_door_says_what_is_missing() -> None:
     code = "import sys; sys.modules['uvicorn'] = None; import cascade.serving"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (
-        'cascade.serving needs the serve extra, but uvicorn is missing; pip install "cascade-encoder[serve]"'
+        'cascade.serving needs the extra serve, but uvicorn is missing; pip install "cascade-encoder[serve]"'
         in done.stderr
     )

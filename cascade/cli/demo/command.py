@@ -61,7 +61,8 @@ def demo(models: Path | None, threads: int | None) -> None:
       cascade demo --models models --threads 2
     """
     folders = (Path("models"), *SHIPPED) if models is None else (models,)
-    found = next((bundles for folder in folders if (bundles := _bundles(folder))), [])
+    there = ([folder / name for name in FILES if (folder / name).is_dir()] for folder in folders)
+    found = next(filter(None, there), [])
     if not found:
         *some, last = (str(folders[0] / name) for name in FILES)
         raise BundleNotFoundError(
@@ -73,10 +74,6 @@ def demo(models: Path | None, threads: int | None) -> None:
         parts = shown(folder.name, kind.from_pretrained(folder, threads=threads))
         click.echo("\n" * bool(number) + "\n\n".join(parts))
     click.echo(f"\nYour own texts: cascade predict {shlex.quote(str(found[0]))} texts.txt")
-
-
-def _bundles(folder: Path) -> list[Path]:
-    return [folder / name for name in FILES if (folder / name).is_dir()]
 
 
 def sentences(name: str) -> tuple[list[Any], list[str]]:

@@ -33,6 +33,8 @@ from cascade.training.recipes.exits import ExitsOptions, train_exits
 from cascade.training.recipes.first_tier import FirstTierOptions, train_first_tier
 from cascade.training.recipes.objectives import OBJECTIVES
 from cascade.training.run import Run
+from cascade_export.checkpoints import load_tier
+from cascade_export.tiers import export_tier1
 
 CHUNK = 1024  # texts between looks at the clock
 ROWS = 40_000  # to learn from, at most: the texts, and as many varied ones as are missing
@@ -99,9 +101,9 @@ def build(
     found = replace(found, items=picked(found.items, drawn.order), truth=picked(found.truth, drawn.order))
     testing, choosing = len(drawn.certify), len(drawn.choose)
     torch.set_num_threads(check_threads(options.threads))
-    load_model(checkpoint.task.model.whole, checkpoint.source)  # or it is refused now
+    load_model(checkpoint.task.model.whole, checkpoint.source)  # or it is refused now, as one that torch cannot trace
     if checkpoint.alone is not None:
-        finishing.check_traced(checkpoint)
+        export_tier1(load_tier(checkpoint.source, checkpoint.task), checkpoint.task, number=2)
     work = Work(output.with_name(f"{output.name}.build"), options.minutes, tell, show_progress)
     try:
         work.folder.mkdir(parents=True, exist_ok=True)

@@ -28,13 +28,11 @@ from cascade.pipelines.profiling import profile_of
 from cascade.policies.routing import DeferAll
 from cascade.policies.settings import Policies
 from cascade.training.build.choosing import WITH_EXITS, Candidate, Within, candidates, fastest, observed
-from cascade.training.build.looking import Checkpoint, picked
+from cascade.training.build.looking import picked
 from cascade.training.build.report import report_of
 from cascade.training.build.shares import TOLERANCE, Answered, Given, Original, with_gaps
 from cascade.training.build.work import Making, Step
 from cascade_export import Calibration, ExportOptions, export_bundle
-from cascade_export.checkpoints import load_tier
-from cascade_export.tiers import export_tier1
 
 HARDER = 1500  # texts with gaps that choose, about; of sentences each once: settings are run on them, not replayed
 PAGE = "report.html"
@@ -150,7 +148,8 @@ def _certified(given: Given, work: Path, bundles: Path, own: str, best: Candidat
     folder = bundles / best.exits
     if best.exits != best.first:
         shutil.rmtree(work / "pair", ignore_errors=True)
-        folder = composed(work / "pair", folder, bundles / best.first).folder
+        both = (open_bundle(one, verify=False) for one in (folder, bundles / best.first))
+        folder = composed(work / "pair", *both).folder
     cheaper = _tested(given, folder, best.steps)
     better = isinstance(cheaper[0], Certified) and cheaper[0].number
     return cheaper if found is None or better else found
@@ -186,20 +185,11 @@ def _kept(given: Given, folder: Path, pipeline: Any, outcome: Outcome) -> tuple[
         certificate, policies = issue(pipeline, told, data), outcome.policies
     settings = (policies, *(certificate.safer if certificate is not None else ()))
     if policies.routers and all(isinstance(one.routers[0], DeferAll) for one in settings):
-        pipeline = given.load(without_first(folder / "single", pipeline.bundle, policies).folder)
-        policies = alone(policies)
+        pipeline, policies = given.load(composed(folder / "single", pipeline.bundle, None).folder), alone(policies)
         if certificate is not None:
             safer = tuple(map(alone, certificate.safer))
             certificate = replace(certificate, policies=policies, safer=safer, models=pipeline.bundle.manifest.models())
     return pipeline.with_policies(policies), certificate
-
-
-def check_traced(checkpoint: Checkpoint) -> None:
-    """Refuse a model that can be no tier without exits, before it teaches anything.
-
-    An `OptionError`: torch cannot trace it.
-    """
-    export_tier1(load_tier(checkpoint.source, checkpoint.task), checkpoint.task, number=2)
 
 
 def export(
@@ -262,31 +252,21 @@ def check_fp32(share: float, largest: float) -> float:
     return share
 
 
-def composed(folder: Path, exits: Path, first: Path) -> Bundle:
-    """A bundle of the second tier of one and the first tier of another one; both are of the same checkpoint."""
-    both = [open_bundle(one, verify=False) for one in (exits, first)]
-    second, other = (bundle.manifest for bundle in both)
-    files: dict[str, bytes | Path] = {path: both[0].path(path) for path in second.files}
-    files = {path: source for path, source in files.items() if path not in second.tier1.graphs}
-    files |= {path: both[1].path(path) for path in other.tier1.graphs}
-    temperatures = (other.policies.temperatures[0], second.policies.temperatures[1])
-    manifest = replace(
-        second,
-        tiers=(other.tier1, second.tier2),
-        policies=replace(second.policies, temperatures=temperatures),
-        figures={**second.figures, "tier1": other.figures.get("tier1")},
-    )
-    return write_bundle(folder, files, manifest)
+def composed(folder: Path, exits: Bundle, first: Bundle | None) -> Bundle:
+    """A bundle of the second tier of one and the first tier of another one, if any; both are of one checkpoint."""
+    own = exits.manifest
+    gone = set(own.tier1.graphs) - set(own.tier2.graphs)
+    files: dict[str, bytes | Path] = {path: exits.path(path) for path in own.files if path not in gone}
+    if first is None:
+        return write_bundle(folder, files, replace(own, tiers=own.tiers[1:], policies=alone(own.policies)))
+    other = first.manifest
+    files |= {path: first.path(path) for path in other.tier1.graphs}
+    temperatures = (other.policies.temperatures[0], own.policies.temperatures[1])
+    policies, figures = replace(own.policies, temperatures=temperatures), {"tier1": other.figures.get("tier1")}
+    tiers = (other.tier1, own.tier2)
+    return write_bundle(folder, files, replace(own, tiers=tiers, policies=policies, figures={**own.figures, **figures}))
 
 
 def alone(policies: Policies) -> Policies:
     """Those of the last tier, by itself."""
     return replace(policies, routers=(), blend=(), exits=policies.exits[-1:], temperatures=policies.temperatures[-1:])
-
-
-def without_first(folder: Path, bundle: Bundle, policies: Policies) -> Bundle:
-    """A bundle of the last tier alone; `policies`: of both."""
-    manifest = bundle.manifest
-    gone = set(manifest.tier1.graphs) - set(manifest.tier2.graphs)
-    files: dict[str, bytes | Path] = {path: bundle.path(path) for path in manifest.files if path not in gone}
-    return write_bundle(folder, files, replace(manifest, tiers=manifest.tiers[1:], policies=alone(policies)))

@@ -17,15 +17,7 @@ from tqdm import tqdm
 
 from cascade.core.files import write
 
-SHARES = {
-    "original": 6,
-    "frozen": 16,
-    "static": 18,
-    "transformer": 14,
-    "tuned": 22,
-    "export": 10,
-    "choose": 14,
-}
+SHARES = {"original": 6, "frozen": 16, "static": 18, "transformer": 14, "tuned": 22, "export": 10, "choose": 14}
 """Parts of the time of each step, in their order."""
 DONE, BEGUN = "done.json", "begun"
 NO_ROOM, LEAST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), 1 << 20  # bytes

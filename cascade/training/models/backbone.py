@@ -130,8 +130,9 @@ class ExitBackbone(Teacher):
         family = family_of(config)
         going_on = bool(getattr(config, "cascade_exits", None))
         fine_tuned = has_head(config, cls.whole)
-        problem = cls._problem(config, multi_label=multi_label, has_head=going_on or fine_tuned)
-        if going_on or fine_tuned:
+        known = going_on or fine_tuned
+        problem, options = cls._heads_for(config, multi_label=multi_label, known=known, layers=layers, pooling=pooling)
+        if known:
             labels = named_labels(config)
         else:
             check_new(labels, multi_label=multi_label)
@@ -141,8 +142,7 @@ class ExitBackbone(Teacher):
             whole = load_model(cls.whole, checkpoint, config=config)
         else:
             whole = load_model(AutoModel, checkpoint, config=config, options=family.options)
-        exits, head = len(layers or range(config.num_hidden_layers)), whole.state_dict()
-        options = cls._head_options(config, exits=exits, pooling=pooling, fine_tuned=fine_tuned)
+        head = whole.state_dict()
         backbone = whole.base_model.train()
         if family.pooler:  # it is part of the head, or nobody reads it
             backbone.pooler = None
@@ -192,16 +192,11 @@ class ExitBackbone(Teacher):
         write(folder / "config.json", json.dumps(config, indent=2, sort_keys=True) + "\n")
 
     @classmethod
-    def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str | None:
-        """The `problem_type` of the model: the checkpoint's own where it has a head."""
-        return None
-
-    @classmethod
-    def _head_options(
-        cls, config: PretrainedConfig, *, exits: int, pooling: str | None, fine_tuned: bool
-    ) -> dict[str, Any]:
-        """Options of the constructor for heads like that of a fine-tuned checkpoint, or for new ones."""
-        return {}
+    def _heads_for(
+        cls, config: Any, *, multi_label: bool, known: bool, layers: Sequence[int] | None, pooling: str | None
+    ) -> tuple[str | None, dict[str, Any]]:
+        """The `problem_type` of the model, and options of its constructor; `known`: like a head that is there."""
+        return None, {}
 
     @abstractmethod
     def read(self, state: Tensor, attention_mask: Tensor, exit_index: int) -> Tensor:

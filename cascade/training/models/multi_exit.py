@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.activations import ACT2FN
@@ -107,10 +106,12 @@ class MultiExitModel(ExitBackbone):
         return {"layers": list(self.layers), "pooling": pooling, "activation": self.activation}
 
     @classmethod
-    def _problem(cls, config: PretrainedConfig, *, multi_label: bool, has_head: bool) -> str:
+    def _heads_for(
+        cls, config: Any, *, multi_label: bool, known: bool, layers: Sequence[int] | None, pooling: str | None
+    ) -> tuple[str, dict[str, Any]]:
         asked = MULTI_LABEL if multi_label else SINGLE_LABEL
-        if not has_head:
-            return asked
+        if not known:
+            return asked, {"pooling": pooling or "mean"}
         own = problem_of(config)
         if own == REGRESSION and config.num_labels > 1:
             raise OptionError(
@@ -121,20 +122,10 @@ class MultiExitModel(ExitBackbone):
                 f"--multi-label must fit the checkpoint's problem_type, which is {own}; leave it out, or start from "
                 "the pre-trained checkpoint"
             )
-        return own if config.problem_type or own == MULTI_LABEL else asked
-
-    @classmethod
-    def _head_options(
-        cls, config: PretrainedConfig, *, exits: int, pooling: str | None, fine_tuned: bool
-    ) -> dict[str, Any]:
-        if not fine_tuned:
-            return {"pooling": pooling or "mean"}
-        family = family_of(config)
-        own = family.pooling(config)
-        return {
-            "pooling": (*[pooling or own] * (exits - 1), own),
-            "activation": activation_of(config, family.head),
-        }
+        family, earlier = family_of(config), len(layers or range(config.num_hidden_layers)) - 1
+        last = family.pooling(config)
+        options = {"pooling": (*[pooling or last] * earlier, last), "activation": activation_of(config, family.head)}
+        return own if config.problem_type or own == MULTI_LABEL else asked, options
 
 
 class MultiExitTagger(ExitBackbone):

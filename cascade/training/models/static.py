@@ -7,7 +7,6 @@ copies side by side rather than convolutions, because int8 knows matrix products
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput, TokenClassif
 class StaticConfig(PretrainedConfig):
     """Sizes of a static first tier.
 
-    Args:
+    Attributes:
         vocab_size: token ids that there are; as many rows has the embedding table.
         width: size of an embedding.
         hidden: size of a hidden layer.
@@ -39,48 +38,31 @@ class StaticConfig(PretrainedConfig):
 
     model_type = "cascade_static"
     attribute_map = {"hidden_size": "hidden"}  # noqa: RUF012  # the form that transformers reads
-
-    def __init__(
-        self,
-        vocab_size: int = 30522,
-        width: int = 256,
-        hidden: int = 256,
-        dropout: float = 0.1,
-        reach: int = 0,
-        max_position_embeddings: int = 512,
-        rows: int | None = None,
-        separator: int | None = None,
-        grams: int = 0,
-        **kwargs: Any,  # transformers' own contract: the rest of config.json
-    ) -> None:
-        super().__init__(**kwargs)
-        self.vocab_size = vocab_size
-        self.width = width
-        self.hidden = hidden
-        self.dropout = dropout
-        self.reach = reach
-        self.max_position_embeddings = max_position_embeddings
-        self.rows = rows
-        self.separator = separator
-        self.grams = grams
+    # transformers 4 makes attributes of all that it is given, transformers 5 makes these fields of a dataclass.
+    vocab_size: int = 30522
+    width: int = 256
+    hidden: int = 256
+    dropout: float = 0.1
+    reach: int = 0
+    max_position_embeddings: int = 512
+    rows: int | None = None
+    separator: int | None = None
+    grams: int = 0
 
 
 class StaticTaggerConfig(StaticConfig):
     """Sizes of a static first tier for tagging.
 
-    Args:
+    Attributes:
         layers: hidden layers, each of which reads neighbours.
         sentence: whether each hidden layer is also given the mean of the layer below over the sentence.
     """
 
     model_type = "cascade_static_tagger"
-
-    def __init__(
-        self, width: int = 192, reach: int = 2, layers: int = 1, sentence: bool = False, **kwargs: Any
-    ) -> None:
-        super().__init__(width=width, reach=reach, **kwargs)
-        self.layers = layers
-        self.sentence = sentence
+    width: int = 192
+    reach: int = 2
+    layers: int = 1
+    sentence: bool = False
 
 
 class _Static(PreTrainedModel):
@@ -223,7 +205,8 @@ class StaticForTokenClassification(_Static):
         states = F.embedding(ids, table)
         for number, layer in enumerate(self.hidden):
             if number:
-                read = _runs(states * there, self.config.reach)
+                padded = F.pad(states * there, (0, 0, self.config.reach, self.config.reach))
+                read = torch.cat([padded[:, at : at + ids.shape[1]] for at in range(2 * self.config.reach + 1)], dim=-1)
             else:
                 read = side_by_side(table, neighbourhoods(ids, self.config.reach, absent=self.absent))
             inner = layer(read)
@@ -264,9 +247,3 @@ def side_by_side(table: Tensor, ids: Tensor) -> Tensor:
     """
     # Not flatten(2): the exporter would ask the float rows for their shape, and so keep them beside the int8 ones.
     return F.embedding(ids, table).reshape(ids.shape[0], ids.shape[1], ids.shape[2] * table.shape[1])
-
-
-def _runs(states: Tensor, reach: int) -> Tensor:
-    """Each token's state beside its neighbours', zeros outside: `(rows, longest, width)` -> `(..., several width)`."""
-    padded = F.pad(states, (0, 0, reach, reach))
-    return torch.cat([padded[:, shift : shift + states.shape[1]] for shift in range(2 * reach + 1)], dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from cascade.core.confidence import probabilities
 from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.augmentation import varied
-from cascade.training.checkpoint import is_wordpiece, keep_rows, load_tokenizer_text, prune_model
+from cascade.training.checkpoint import keep_rows, load_tokenizer_text, prune_model
 from cascade.training.data import Examples, TrainingRows, label_names, tokenizer_of
 from cascade.training.loop import LoopOptions, Loss, run_loop
 from cascade.training.models.multi_exit import adapt, freeze_all_but_adapters, merge
@@ -112,7 +113,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             f"there must be an exit before the last to train alone, got exits {model.layers}; give --exits more layers"
         )
     text = task.tokenizer(load_tokenizer_text(run.source))
-    wordpiece = is_wordpiece(text)
+    wordpiece = json.loads(text)["model"]["type"] == "WordPiece"
     if options.vocabulary is not None and wordpiece:
         text = prune_model(model, text, Examples(items, None, "").texts, size=options.vocabulary)
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from cascade.calibration.certify.claims import ORIGINAL, Agreement, Claim
 from cascade.exceptions import CascadeError, DataError, OptionError
-from cascade.training.build import BuildOptions, build, finishing
+from cascade.training.build import BuildOptions, build, building
 from cascade.training.build.finishing import mixed
 from cascade.training.build.looking import look, read
 from cascade.training.build.shares import Shares, _encoded
@@ -159,7 +159,7 @@ def test_what_torch_cannot_trace_is_refused_before_it_teaches(
     def refuse(model: Any, task: Any, *, number: int) -> None:
         raise OptionError(f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}")
 
-    monkeypatch.setattr(finishing, "export_tier1", refuse)
+    monkeypatch.setattr(building, "export_tier1", refuse)
     with pytest.raises(OptionError, match="one that torch can trace, got ernie"):
         own.build()
     assert not own.work.exists()
