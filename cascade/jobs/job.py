@@ -36,17 +36,11 @@ REMEDY: Final = "give what it was begun with, another output, or --fresh (fresh=
 
 @dataclass(frozen=True)
 class Job:
-    """A job whose parts are cut.
+    """A job whose parts are cut: which rows of the inputs each has, and the schema of the output.
 
-    Attributes:
-        folder: where the parts go.
-        target: the one file that is made of all parts, if one is.
-        settings: what is asked for.
-        bundle: what answers: the hash of its files, its policies, whether it truncates.
-        inputs: the files, with hashes.
-        parts: which rows of them each part has.
-        kept: columns of the inputs that are kept, with their types.
-        schema: of the output.
+    `folder`: where the parts go; `target`: the one file that is made of all parts, if one is; `bundle`: what answers:
+    the hash of its files, its policies, whether it truncates; `kept`: columns of the inputs that are kept, with their
+    types.
     """
 
     folder: Path

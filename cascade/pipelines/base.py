@@ -72,10 +72,8 @@ class Pipeline(Copies):
             token: for closed repositories.
             local_files_only: download nothing.
 
-        Raises:
-            BundleNotFoundError: there is no such folder or repository.
-            BundleError: it is incomplete, altered, of another format or for another task (`TaskError`).
-            OptionError: an impossible option.
+        No such folder or repository is a `BundleNotFoundError`; one that is incomplete, altered, of another format or
+        for another task (`TaskError`) a `BundleError`; an impossible option an `OptionError`.
         """
         budget = check_threads(threads)
         bundle = open_bundle(

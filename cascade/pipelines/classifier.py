@@ -41,11 +41,7 @@ class Classifier(Pipeline):
     task: ClassVar[str] = "text-classification"
 
     def __call__(
-        self,
-        texts: Text | Sequence[Text],
-        *,
-        top_k: int | _Default | None = LEFT_OUT,
-        truncation: bool | None = None,
+        self, texts: Text | Sequence[Text], *, top_k: int | _Default | None = LEFT_OUT, truncation: bool | None = None
     ) -> Any:  # a dict, a list of dicts or a list of lists of them: no union of these is of use to a caller
         """Classify, with the results of transformers' text-classification pipeline.
 
@@ -56,13 +52,9 @@ class Classifier(Pipeline):
                 has a list of dicts as soon as this is given, also for 1.
             truncation: for this call, see `with_truncation`; as the pipeline is if left out.
 
-        Returns:
-            `{"label": str, "score": float}` per text. For one text without `top_k` a list of one dict, for one pair
-            without `top_k` a dict: transformers' own ways.
-
-        Raises:
-            InputError: a text that cannot be read, with its position.
-            OptionError: `top_k` below 1.
+        Returned is `{"label": str, "score": float}` per text. For one text without `top_k` a list of one dict, for one
+        pair without `top_k` a dict: transformers' own ways. A text that cannot be read is an `InputError` with its
+        position, `top_k` below 1 an `OptionError`.
         """
         count: int | None = 1
         if top_k is not LEFT_OUT:

@@ -53,11 +53,7 @@ def cuts(texts: int, runs: int = RUNS) -> IntArray:
 
 
 def features(
-    pipeline: Classifier | Tagger,
-    items: Sequence[Any],
-    depth: Doubles,
-    slots: BoolArray,
-    random: np.random.Generator,
+    pipeline: Classifier | Tagger, items: Sequence[Any], depth: Doubles, slots: BoolArray, random: np.random.Generator
 ) -> dict[str, Doubles]:
     """All features of items, by name; `depth`: see `depth_of`; `slots`: see `Profile`. Shapes `(items,)`."""
     ids, owners = _tokens(pipeline, items)

@@ -60,13 +60,10 @@ class Tagger(Pipeline):
             ignore_labels: what has one of these, without `B-` or `I-` unless with `none`, is left out.
             truncation: for this call, see `with_truncation`; as the pipeline is if left out.
 
-        Returns:
-            For one text a list of dicts, for a list of texts a list of such lists: `{"entity", "score", "index",
-            "word", "start", "end"}` with `none`, `{"entity_group", "score", "word", "start", "end"}` otherwise.
-
-        Raises:
-            InputError: a text that cannot be read, with its position.
-            OptionError: there is no such strategy, or it needs pieces and a tier has another tokenizer or none.
+        Returned is for one text a list of dicts, for a list of texts a list of such lists: `{"entity", "score",
+        "index", "word", "start", "end"}` with `none`, `{"entity_group", "score", "word", "start", "end"}` otherwise. A
+        text that cannot be read is an `InputError` with its position. There is no such strategy, or it needs pieces and
+        a tier has another tokenizer or none: an `OptionError`.
         """
         own = self if truncation is None else self.with_truncation(truncation)
         strategy = strategy_of(aggregation_strategy)

@@ -9,17 +9,7 @@ settings     `Policies`: all of a bundle's in one value   registry    their writ
 
 from cascade.policies.batching import TokenBudget
 from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
-from cascade.policies.exits import (
-    AtExit,
-    Entropy,
-    Margin,
-    MaxProbability,
-    Never,
-    Patience,
-    Settled,
-    any_of,
-    never,
-)
+from cascade.policies.exits import AtExit, Entropy, Margin, MaxProbability, Never, Patience, Settled, any_of, never
 from cascade.policies.reading import InOrder
 from cascade.policies.registry import ModelInfo, Tunable
 from cascade.policies.routing import Budget, Threshold, defer_all, defer_none

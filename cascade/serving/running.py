@@ -53,7 +53,6 @@ class Runner:
         if encoded.n_units != len(encoded.units):
             rows = np.searchsorted(encoded.numbers, counts)
         tokens = np.diff(encoded.units.rows.offsets[rows]).tolist()
-        lost = np.diff(np.searchsorted(cascade.lost(inputs), counts)).tolist()
         waiting = [0] * len(works)
         if look.rest is not None:
             numbers = np.arange(look.rest.n_units) if look.numbers is None else look.numbers
@@ -69,7 +68,6 @@ class Runner:
                 "served": served,
                 "offsets": _ONE if one else offsets[items[place] : items[place + 1] + 1] - work.begin,
                 "tokens": tokens[place],
-                "truncated": lost[place],
                 "extra": (pieces[place],) if pieces else (),
             }
             if waiting[place]:

@@ -57,12 +57,7 @@ class Served:
     """
 
     def __init__(
-        self,
-        name: str,
-        pipeline: Classifier | Tagger,
-        *,
-        share: float = 0.0,
-        again: Callable[[], Served] | None = None,
+        self, name: str, pipeline: Classifier | Tagger, *, share: float = 0.0, again: Callable[[], Served] | None = None
     ) -> None:
         self.name, self.pipeline, self._again = name, pipeline, again
         self.levels = levels_of(pipeline.policies, pipeline.infos)

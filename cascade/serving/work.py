@@ -27,7 +27,6 @@ class Answers(Scores):
         offsets: the units of item `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(items + 1,)`.
         tokens: read by the first tier, special ones included.
         degraded: a cheaper level than the first one answered.
-        truncated: items that lost tokens.
         seconds: `tokenize`, `queue`, `inference`: wall-clock time of what was done for it, other requests' share in
             common batches included.
         extra: the pieces of a tagger's texts, one value for each work, for `entities`.
@@ -37,7 +36,6 @@ class Answers(Scores):
     offsets: IntArray
     tokens: int
     degraded: bool
-    truncated: int
     seconds: Mapping[str, float]
     extra: tuple[PieceText, ...] = ()
 
@@ -52,7 +50,6 @@ class Answers(Scores):
             offsets=offsets_of(np.concatenate([np.diff(part.offsets) for part in parts])),
             tokens=sum(part.tokens for part in parts),
             degraded=any(part.degraded for part in parts),
-            truncated=sum(part.truncated for part in parts),
             seconds={name: max(part.seconds[name] for part in parts) for name in parts[0].seconds},
             extra=tuple(piece for part in parts for piece in part.extra),
         )

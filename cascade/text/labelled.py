@@ -45,11 +45,9 @@ def read_labelled(
 ) -> list[Example]:
     """The texts of a file, or with `words` its sentences; those without words are left out.
 
-    Where tags are not required a text file serves too: a sentence per line, its words separated by spaces.
-
-    Raises:
-        DataError: no such file, nothing in it, a malformed line, one without a label that is required, or without a tag
-            for each word.
+    Where tags are not required a text file serves too: a sentence per line, its words separated by spaces. No such
+    file, nothing in it, a malformed line, one without a label that is required, or without a tag for each word, is a
+    `DataError`.
     """
     columns = columns or Columns()
     if words and not require_labels and format_of(Path(source)) is FileFormat.TEXT:

@@ -135,7 +135,6 @@ def test_long_texts_are_cut_refused_or_read_in_windows(clf: Classifier, serve: S
     batcher = serve(clf, max_batch_tokens=100)
     [found] = ask(batcher, [LONG, "bad"])
     assert_answers(found, clf.with_truncation(), [LONG, "bad"])
-    assert found.truncated == 1
     [found] = ask(batcher, [LONG], windows=True)
     assert_answers(found, clf, [LONG])
     for items, tokens in (([LONG], 62), ([("good", LONG)], 64)):

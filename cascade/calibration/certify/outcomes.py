@@ -53,17 +53,10 @@ class Tested:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Outcome:
-    """What both outcomes say.
+    """What both outcomes say: what was asked, how it was tested, in words, and the path with the temperatures of all.
 
-    Attributes:
-        claim: what was asked.
-        method: how it was tested, in words.
-        steps: the path.
-        tested: of its first steps; all but perhaps the last passed.
-        chosen_on, tested_on: numbers of the examples of either share.
-        temperatures: of all settings of the path.
-        seed: of the shares.
-        warnings: what makes the guarantee doubtful, each a sentence without a full stop.
+    `tested`: of its first steps; all but perhaps the last passed; `chosen_on`, `tested_on`: numbers of the examples of
+    either share, drawn by the `seed`; `warnings`: what makes the guarantee doubtful, sentences without a full stop.
     """
 
     claim: Claim

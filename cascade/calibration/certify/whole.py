@@ -59,10 +59,9 @@ def calibrate(
         grid: which paths are tried; of a tagger a `WordGrid`.
         progress: of each stage of the work.
 
-    Returns:
-        What was certified, or why nothing was, with examples numbered as given; and what the tiers say about the
-        distinct ones. Fewer of these than it takes to choose anything, and tags that do not fit, are a `DataError`.
-        What makes the guarantee doubtful is a `CertificateWarning`, too.
+    Returned is what was certified, or why nothing was, with examples numbered as given; and what the tiers say about
+    the distinct ones. Fewer of these than it takes to choose anything, and tags that do not fit, are a `DataError`.
+    What makes the guarantee doubtful is a `CertificateWarning`, too.
     """
     tagging = isinstance(pipeline, Tagger)
     _check(claim, Unit.SENTENCE if tagging else Unit.TEXT, labelled=truth is not None)
