@@ -6,7 +6,6 @@ The library is imported when a call needs it, so a local bundle never pays for i
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 
 from cascade.exceptions import BundleNotFoundError, OptionError
@@ -45,7 +44,7 @@ def download(
         folder = huggingface_hub.snapshot_download(
             repo_id, revision=revision, cache_dir=cache_dir, token=token, local_files_only=local_files_only
         )
-    except _refusals() as error:
+    except Exception as error:  # errors of the library's and of httpx's, which it lets through
         where = repo_id if revision is None else f"{repo_id} at revision {revision}"
         remedy = (
             "allow the download, or give a folder"
@@ -57,14 +56,3 @@ def download(
             f"({' '.join(str(error).split()) or type(error).__name__}); {remedy}"
         ) from error
     return Path(folder)
-
-
-def _refusals() -> tuple[type[Exception], ...]:
-    """What the library raises where the Hub refuses, cannot be reached and is not in the cache.
-
-    From version 1 on it lets errors of httpx through, which are no `OSError`. By then it has imported httpx.
-    """
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    httpx = sys.modules.get("httpx")
-    return (HfHubHTTPError, HFValidationError, OSError, *(() if httpx is None else (httpx.HTTPError,)))

@@ -11,16 +11,11 @@ running    one process or several that work on the parts
 ray        workers on a cluster; a step of a Ray Dataset (needs the extra ray)
 """
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import need
 
-try:
-    import pyarrow as pyarrow  # noqa: ICN001  # nobody uses it here
-except ImportError as error:  # pragma: no cover - exercised in a subprocess by the tests
-    raise MissingExtraError(
-        'cascade.jobs needs the jobs extra, but pyarrow is missing; pip install "cascade-encoder[jobs]"'
-    ) from error
+need("cascade.jobs", "jobs", "pyarrow")
 
-from cascade.jobs.running import predict_tables
-from cascade.jobs.settings import Settings
+from cascade.jobs.running import predict_tables  # noqa: E402  # the room guards its door
+from cascade.jobs.settings import Settings  # noqa: E402
 
 __all__ = ["Settings", "predict_tables"]

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
 
 from cascade.core.tables import predictions_table, tags_table
-from cascade.exceptions import BundleError, CascadeError, DataError, MissingExtraError
+from cascade.exceptions import BundleError, CascadeError, DataError, need
 from cascade.jobs.answers import AnyPipeline
 from cascade.jobs.job import Job
 from cascade.pipelines.loading import load
 from cascade.pipelines.tagger import Tagger
 
-if find_spec("ray") is None:
-    raise MissingExtraError(
-        'cascade.jobs.ray needs the extra ray, but ray is missing; pip install "cascade-encoder[ray]"'
-    )
-import ray
-from ray.exceptions import RayError, RayTaskError
+need("cascade.jobs.ray", "ray", "ray")
+
+import ray  # noqa: E402
+from ray.exceptions import RayError, RayTaskError  # noqa: E402
 
 BATCH_SIZE = 4096
 """Rows of a batch for `map_batches`: rows of a batch are sorted by length and share batches of the model."""

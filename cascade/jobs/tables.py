@@ -32,7 +32,9 @@ class Table:
             file = pq.ParquetFile(path)
             self.schema = file.schema_arrow
             found = map(file.metadata.row_group, range(file.num_row_groups))
-            groups = [(one.num_rows, sum(_sizes(one, self.names))) for one in found]
+            paths = [column.path.split(".")[0] for column in map(file.schema.column, range(len(file.schema)))]
+            kept = [at for at, name in enumerate(paths) if name in self.names]
+            groups = [(one.num_rows, sum(one.column(at).total_uncompressed_size for at in kept)) for one in found]
         counts, sizes = zip(*groups, strict=True) if groups else ((), ())
         self.starts = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
         self.size = sum(sizes) / max(int(self.starts[-1]), 1)
@@ -56,12 +58,6 @@ class Table:
             for at in range(min(skip, batch.num_rows), batch.num_rows, rows):
                 yield batch.slice(at, rows).select(self.names)
             skip = max(skip - batch.num_rows, 0)
-
-
-def _sizes(group: Any, names: Sequence[str]) -> Iterator[int]:
-    for column in map(group.column, range(group.num_columns)):
-        if column.path_in_schema.split(".")[0] in names:
-            yield column.total_uncompressed_size
 
 
 def _arrow(path: str) -> Any:

@@ -10,17 +10,14 @@ import numpy as np
 
 from cascade.core.labels import shortened
 from cascade.core.tables import column_of
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError, need
 from cascade.pipelines.classifier import Classifier
 from cascade.policies.exits import MaxProbability
 from cascade.policies.routing import Threshold
 
-try:
-    from sklearn.base import BaseEstimator, ClassifierMixin
-except ImportError:
-    raise MissingExtraError(
-        "CascadeClassifier needs scikit-learn, which is not installed; pip install 'cascade-encoder[sklearn]'"
-    ) from None
+need("CascadeClassifier", "sklearn", "sklearn")
+
+from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: E402
 
 _load = lru_cache(maxsize=4)(Classifier.from_pretrained)  # clones share what was loaded
 

@@ -91,7 +91,9 @@ class Tokenizer:
         self.truncation: bool | str = False
         self.overlap = overlap
         self._fast = AsciiWordPiece.of(inner) if word_table else None
-        self.unknown = _unknown_of(inner)
+        named = (inner.token_to_id(token) for token in (getattr(inner.model, "unk_token", None), *UNKNOWN) if token)
+        # Byte-level: every character has pieces, only the empty word has none.
+        self.unknown = next((int(number) for number in named if number is not None), 0)
         self.marks_subwords = bool(getattr(inner.model, "continuing_subword_prefix", None))
         # Words behind others, if they are read alone, lack the space by which a byte-level tokenizer knows them.
         self.space = " " if getattr(inner.pre_tokenizer, "add_prefix_space", True) is False else ""
@@ -266,12 +268,3 @@ def _words(inner: tokenizers.Tokenizer) -> Iterator[str]:
     """Any tokenizer has tokens for one of these. Its vocabulary takes long to build and is seldom asked for."""
     yield from ("a", "0", ".")
     yield from inner.get_vocab()
-
-
-def _unknown_of(inner: tokenizers.Tokenizer) -> int:
-    named = getattr(inner.model, "unk_token", None)
-    for token in (*([named] if named else []), *UNKNOWN):
-        number = inner.token_to_id(token)
-        if number is not None:
-            return int(number)
-    return 0  # byte-level: every character has pieces, only the empty word has none
