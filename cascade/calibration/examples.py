@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from cascade.core.labels import numbers_of, shortened
+from cascade.core.labels import label_numbers
 from cascade.core.rows import IntArray
 from cascade.exceptions import DataError
 
@@ -40,20 +40,14 @@ def tag_numbers(sentences: Sequence[Sequence[str]], tags: Sequence[Sequence[str]
             f"every sentence must have its tags, got {len(sentences)} sentences and tags for {len(tags)}; leave the "
             "tags out, or give them for all"
         )
-    numbers = numbers_of(labels)
     for number, (words, own) in enumerate(zip(sentences, tags, strict=True), start=1):
         if len(words) != len(own):
             raise DataError(
                 f"there must be one tag per word, sentence {number} has {len(words)} words and {len(own)} tags; "
                 "correct it or drop it"
             )
-        unknown = [tag for tag in own if tag not in numbers]
-        if unknown:
-            raise DataError(
-                f"tags must be the model's ({shortened(labels)}), sentence {number} has {unknown[0]!r}; rename it or "
-                "drop it"
-            )
-    return np.fromiter(map(numbers.__getitem__, chain.from_iterable(tags)), dtype=np.int64)
+    found = label_numbers([tuple(own) for own in tags], labels, source="the tags")
+    return np.array(list(chain.from_iterable(found)), dtype=np.int64)
 
 
 def key_of(item: object) -> Hashable:

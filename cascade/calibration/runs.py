@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
+
 from cascade.core.rows import BoolArray, IntArray
 from cascade.policies.settings import Policies
 
@@ -34,8 +36,7 @@ class Run:
     @property
     def deferred(self) -> BoolArray:
         """Units that another tier than the first answers. Shape `(units,)`."""
-        mask: BoolArray = self.tier > 1
-        return mask
+        return np.asarray(self.tier > 1)
 
     def mean_layer(self, tier: int) -> float:
         """Of the units that the tier of this number answers; 0 where there are none, or no exits."""

@@ -28,8 +28,7 @@ def softmax(logits: FloatArray) -> FloatArray:
 def sigmoid(logits: FloatArray) -> FloatArray:
     """1 / (1 + e^-x) for each element, without overflow at either end."""
     small = np.exp(-np.abs(logits))
-    result: FloatArray = np.where(logits >= 0, 1, small) / (1 + small)
-    return result
+    return np.asarray(np.where(logits >= 0, 1, small) / (1 + small))
 
 
 def probabilities(
@@ -83,8 +82,7 @@ def answers(probabilities: FloatArray, *, multi_label: bool = False) -> IntArray
     """
     if multi_label:
         return (probabilities >= 0.5).astype(np.int64)
-    likeliest: IntArray = probabilities.argmax(axis=-1, keepdims=True).astype(np.int64)
-    return likeliest
+    return np.asarray(probabilities.argmax(axis=-1, keepdims=True).astype(np.int64))
 
 
 Measure: TypeAlias = Callable[..., FloatArray]

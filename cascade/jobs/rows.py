@@ -56,8 +56,7 @@ class Block:
                 import pyarrow.compute as pc  # a tenth of the time that a command needs to start
 
                 found += pc.fill_null(pc.binary_length(column), 0).to_numpy() // 16
-        room: IntArray = np.minimum(found, LONG) + found // 12
-        return room
+        return np.asarray(np.minimum(found, LONG) + found // 12)
 
 
 def blocks(pieces: Iterable[Block]) -> Iterator[Block]:

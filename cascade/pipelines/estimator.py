@@ -78,8 +78,7 @@ class CascadeClassifier(ClassifierMixin, BaseEstimator):
         chances = self.predict_proba(X)
         if self.classifier.multi_label:
             return (chances >= 0.5).astype(np.int64)
-        labels: np.ndarray[Any, Any] = self.classes_[chances.argmax(axis=1)]
-        return labels
+        return np.asarray(self.classes_[chances.argmax(axis=1)])
 
     def predict_proba(self, X: Any) -> np.ndarray[Any, Any]:  # noqa: N803
         """Probabilities in the order of `classes_`. Shape `(texts, labels)`."""

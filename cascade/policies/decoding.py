@@ -49,8 +49,7 @@ class Argmax(ReadyMade):
     name = "argmax"
 
     def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        likeliest: IntArray = log_probabilities.argmax(axis=1).astype(np.int64)
-        return likeliest
+        return np.asarray(log_probabilities.argmax(axis=1).astype(np.int64))
 
 
 argmax = Argmax()

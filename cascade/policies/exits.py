@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -54,6 +54,11 @@ def decide(policy: ExitPolicy, state: ExitState) -> BoolArray:
     return check_mask(policy(state), len(state.probabilities), "exit policy", policy, "that exits")
 
 
+def each(threshold: Any, function: Callable[[Any], Any]) -> Any:
+    """A function of a threshold, or of each of several."""
+    return tuple(map(function, threshold)) if isinstance(threshold, tuple | list) else function(threshold)
+
+
 @dataclass(frozen=True)
 class PerExit:
     """Exit where a score, by default a measure of confidence, is at least a threshold; each such policy is `Tunable`.
@@ -68,11 +73,7 @@ class PerExit:
 
     def __post_init__(self) -> None:
         remedy = "give one number, or a tuple with one per exit"
-        given: object = self.threshold
-        if isinstance(given, tuple | list):
-            checked: object = tuple(check_share("threshold", value, remedy) for value in given)
-        else:
-            checked = check_share("threshold", given, remedy)
+        checked = each(self.threshold, lambda value: check_share("threshold", value, remedy))
         object.__setattr__(self, "threshold", checked)
 
     def threshold_of(self, exit_index: int) -> float:
@@ -147,8 +148,7 @@ class Patience:
         if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         recent = answers(state.history[:, -self.patience - 1 :], multi_label=state.multi_label)
-        same: BoolArray = (recent == recent[:, -1:]).all(axis=(1, 2))
-        return same
+        return np.asarray((recent == recent[:, -1:]).all(axis=(1, 2)))
 
 
 @register
@@ -171,8 +171,7 @@ class Settled:
         if state.exit_index < self.patience:
             return np.zeros(len(state.probabilities), dtype=np.bool_)
         moves = np.abs(np.diff(state.history[:, -self.patience - 1 :, 0], axis=1))
-        settled: BoolArray = np.all(moves < self.tau, axis=1)
-        return settled
+        return np.asarray(np.all(moves < self.tau, axis=1))
 
     def check(self, model: ModelInfo) -> None:
         """Whether the answer is a number."""
@@ -228,8 +227,7 @@ class AnyOf:
             )
 
     def __call__(self, state: ExitState) -> BoolArray:
-        mask: BoolArray = np.logical_or.reduce([decide(policy, state) for policy in self.policies])
-        return mask
+        return np.asarray(np.logical_or.reduce([decide(policy, state) for policy in self.policies]))
 
     def check(self, model: ModelInfo) -> None:
         """Whether every policy inside fits."""

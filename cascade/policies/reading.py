@@ -64,8 +64,7 @@ class InOrder:
 
     def __call__(self, state: ReadingState) -> BoolArray:
         lead = state.read * margin(state.probabilities, multi_label=state.multi_label)
-        enough: BoolArray = lead >= self.threshold * np.sqrt(state.left)
-        return enough
+        return np.asarray(lead >= self.threshold * np.sqrt(state.left))
 
     def check(self, model: ModelInfo) -> None:
         """Whether units are texts: of sentences each word has a tag, so that all of them are read."""

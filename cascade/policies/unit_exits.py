@@ -17,7 +17,7 @@ from cascade.core.checks import check_whole
 from cascade.core.confidence import certainty
 from cascade.core.rows import BoolArray, FloatArray, IntArray
 from cascade.exceptions import OptionError
-from cascade.policies.exits import ExitState, PerExit, register
+from cascade.policies.exits import ExitState, PerExit, each, register
 from cascade.policies.registry import ModelInfo
 
 
@@ -54,9 +54,7 @@ class _Uncertainty(PerExit, ABC):
 
     def at(self: _S, threshold: float | tuple[float, ...]) -> _S:
         """The same policy, exiting where `score` is at least this."""
-        if isinstance(threshold, tuple):
-            return replace(self, threshold=tuple(map(_doubt, threshold)))
-        return replace(self, threshold=_doubt(threshold))
+        return replace(self, threshold=each(threshold, lambda score: round(1 - score, 12)))  # 1 - 0.95 has odd digits
 
     def __call__(self, state: ExitState) -> BoolArray:
         return self.score(state) >= 1 - self.threshold_of(state.exit_index)
@@ -117,11 +115,6 @@ class SentenceExit(_Uncertainty):
         starts = np.flatnonzero(np.diff(units.sentences, prepend=-1))
         words = np.diff(np.append(starts, len(units.sentences)))
         return np.repeat(np.minimum.reduceat(_live(units), starts), words)[units.places]
-
-
-def _doubt(score: float) -> float:
-    """1 - score, without the digits that floating point adds to 1 - 0.95."""
-    return round(1 - score, 12)
 
 
 def _live(state: UnitState) -> FloatArray:

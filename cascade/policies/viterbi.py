@@ -134,8 +134,7 @@ class Scheme:
         wrong[firsts] = ~self.begins[chosen[firsts]]
         wrong[lasts] |= ~self.ends[chosen[lasts]]
         upto = offsets_of(wrong)
-        fine: BoolArray = upto[offsets[1:]] == upto[offsets[:-1]]
-        return fine
+        return np.asarray(upto[offsets[1:]] == upto[offsets[:-1]])
 
     def scores(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """`transitions, start, end` for `viterbi`: 0 where allowed, else -inf."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cascade.core.confidence import max_probability
-from cascade.policies.exits import AtExit
+from cascade.policies.exits import AtExit, each
 from cascade.policies.registry import ModelInfo, Tunable
 from cascade.policies.routing import Budget, defer_none
 from cascade.policies.settings import Policies
@@ -44,11 +44,6 @@ def scores_of(policy: Any) -> float | tuple[float, ...] | None:
     if threshold is None or not isinstance(policy, Tunable):
         return None
     return next((own for own in (threshold, each(threshold, lambda one: 1 - one)) if policy.at(own) == policy), None)
-
-
-def each(threshold: Any, function: Any) -> Any:
-    """A function of a threshold, or of each of several."""
-    return tuple(map(function, threshold)) if isinstance(threshold, tuple) else function(threshold)
 
 
 def _eased(policy: Any, share: float, tier: ModelInfo) -> Any:

@@ -14,10 +14,10 @@ import numpy as np
 from cascade.core.checks import is_number
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.exits import MaxProbability
+from cascade.policies.exits import MaxProbability, each
 from cascade.policies.routing import Threshold
 from cascade.serving.errors import Failed, Invalid, Overloaded, as_tei, misshapen
-from cascade.serving.levels import each, scores_of
+from cascade.serving.levels import scores_of
 from cascade.serving.tei import health
 from cascade.serving.wire import Call, Reply, Route, field, required
 

@@ -105,8 +105,7 @@ def _beside_space(texts: Sequence[str], rows: IntArray, begins: IntArray) -> Boo
     blank = np.frombuffer(codes, dtype="<u4") == ord(" ")
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     places = (np.cumsum(lengths + 1) - lengths)[rows] + begins
-    found: BoolArray = blank[places] | blank[places - 1]
-    return found
+    return np.asarray(blank[places] | blank[places - 1])
 
 
 def aggregate(
@@ -143,8 +142,7 @@ def _surest(sureness: FloatArray, starts: IntArray, stops: IntArray) -> IntArray
     """The first of the surest pieces of each run. Shape `(runs,)`."""
     runs = np.repeat(np.arange(len(starts)), stops - starts)
     best = np.flatnonzero(sureness == np.maximum.reduceat(sureness, starts)[runs])
-    first: IntArray = best[np.searchsorted(runs[best], np.arange(len(starts)))]
-    return first
+    return np.asarray(best[np.searchsorted(runs[best], np.arange(len(starts)))])
 
 
 def _singles(

@@ -49,8 +49,7 @@ class Figures:
 
 def differ(given: IntArray, other: IntArray) -> BoolArray:
     """Where two answers are not the same. Shape `(answers, columns)` both (`confidence.answers`), to `(answers,)`."""
-    mask: BoolArray = (given != other).any(axis=1)
-    return mask
+    return np.asarray((given != other).any(axis=1))
 
 
 def lost(ask: RiskTarget, given: IntArray, full: IntArray, goal: IntArray) -> BoolArray:
