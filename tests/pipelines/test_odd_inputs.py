@@ -210,7 +210,7 @@ def test_columns_of_lists_are_sentences(tagger: Tagger) -> None:
 def test_a_null_is_refused_by_its_row(clf: Classifier, tagger: Tagger, missing: Any) -> None:
     for ask in (clf, clf.predict, tagger, tagger.predict_texts):
         with pytest.raises(
-            InputError, match=r"a text must be a string, got a null as text 1; fill in .* or drop the row"
+            InputError, match=r"a text must be a string, got a null as text 1; give .* or drop the row"
         ):
             ask(["good", missing])
 
