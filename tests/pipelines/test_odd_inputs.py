@@ -209,9 +209,7 @@ def test_columns_of_lists_are_sentences(tagger: Tagger) -> None:
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_null_is_refused_by_its_row(clf: Classifier, tagger: Tagger, missing: Any) -> None:
     for ask in (clf, clf.predict, tagger, tagger.predict_texts):
-        with pytest.raises(
-            InputError, match=r"a text must be a string, got a null as text 1; give .* or drop the row"
-        ):
+        with pytest.raises(InputError, match=r"a text must be a string, got a null as text 1; give .* or drop the row"):
             ask(["good", missing])
 
 
