@@ -159,7 +159,7 @@ class MultiExit(RowTier):
         together = 1 if until is not None or policy is None else self.together
         groups = waves(batches(self.batching, lengths), together=together, threads=self.executor.threads)
         pooled = self._pooled(len(groups), lengths)
-        embed = self.embed if pooled else self.embed.serial
+        embed = self.embed.serial  # lookups: threads gain nothing, and would cost the tables a second time
         stages = self.stages if pooled else [stage.serial for stage in self.stages]
         call = _Call(reading, policy, until, leave, embed, stages)
 

@@ -24,6 +24,7 @@ from cascade.policies.batching import for_tier2
 from cascade.policies.settings import Policies
 from cascade.runtime.backend import OnnxBackend, lacks_vnni
 from cascade.runtime.executor import Executor
+from cascade.runtime.host import give_back_memory
 from cascade.runtime.layers import StageBackend
 from cascade.runtime.threads import available_cpus
 from cascade.text.tokenizer import Tokenizer
@@ -96,6 +97,7 @@ def parts_of(bundle: Bundle, threads: int) -> tuple[Tokenizer, tuple[SingleExit 
     except BundleError:
         bundle.verify()
         raise
+    give_back_memory()  # a file's bytes, twice, for each graph
     return default, tuple(tiers)
 
 

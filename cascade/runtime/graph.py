@@ -1,38 +1,39 @@
 """What an ONNX file holds, read and cut without the `onnx` package, which serving does not install.
 
-The fields' numbers are those of onnx/onnx.proto.
+The fields' numbers are those of onnx/onnx.proto. Of bytes that are no such file, and of a graph that is none, a
+`ValueError`, `LookupError` or `TypeError` comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Value: TypeAlias = "int | memoryview"
-"""Of a field: a number, or bytes (which may be a message)."""
-
-_GRAPH, _NODE, _INITIALIZER, _INPUT, _OUTPUT = 7, 1, 5, 11, 12
+_GRAPH, _NODE, _NAME, _INITIALIZER, _INPUT, _OUTPUT = 7, 1, 2, 5, 11, 12
 _TYPES: Mapping[int, type[np.generic]] = {1: np.float32, 2: np.uint8, 3: np.int8, 7: np.int64}
 
 
-def fields(message: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
-    """Each field's number and value, and the bytes of both. A `ValueError` or `IndexError` where it is no message."""
-    at = 0
-    while at < len(message):
-        begin = at
-        tag, at = _number(message, at)
+def fields(message: memoryview) -> Iterator[tuple[int, Any, memoryview]]:
+    """Each field's number and value, a number or bytes (which may be a message), and the bytes of both."""
+    at, end = 0, len(message)
+    while at < end:
+        begin, tag = at, message[at]
+        at += 1
+        if tag > 127:
+            tag, at = _number(message, begin)
         kind = tag & 7
-        value: Value
+        value: Any
         if kind == 0:
             value, at = _number(message, at)
         else:
             size, at = _number(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             value, at = message[at : at + size], at + size
-        if at > len(message):
+        if at > end:
             raise ValueError("a field is longer than its message")
         yield tag >> 3, value, message[begin:at]
 
@@ -44,6 +45,18 @@ def _number(message: memoryview, at: int) -> tuple[int, int]:
         found, shift, at = found | (byte & 127) << shift, shift + 7, at + 1
         if byte < 128:
             return found, at
+
+
+def grouped(message: memoryview) -> Mapping[int, list[Any]]:
+    """The values of each field, in order, by its number."""
+    found = defaultdict(list)
+    for number, value, _ in fields(message):
+        found[number].append(value)
+    return found
+
+
+def _text(message: memoryview) -> str:
+    return str(message, "utf-8")
 
 
 def _written(number: int, value: int | bytes) -> bytes:
@@ -61,109 +74,98 @@ def _written(number: int, value: int | bytes) -> bytes:
     return digits(number << 3 | 2) + digits(len(value)) + value
 
 
-def _texts(message: memoryview, *numbers: int) -> list[str]:
-    return [bytes(value).decode() for number, value, _ in fields(message) if number in numbers]
-
-
-def _inside(message: memoryview, *path: int) -> list[Any]:
-    """What is under these numbers, message in message."""
-    found: list[Any] = [message]
-    for step in path:
-        found = [value for one in found for number, value, _ in fields(one) if number == step]
-    return found
-
-
 @dataclass(frozen=True)
 class Node:
-    """An operator: its type, and the names of what it takes and makes.
-
-    Attributes:
-        attributes: bytes by name, as written: of a float four, of a text its own.
-        written: its bytes in the file.
-    """
+    """An operator: its type, and the names of what it takes and makes. `written`: its bytes in the file."""
 
     kind: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: Mapping[str, bytes]
+    inputs: Sequence[str]
+    outputs: Sequence[str]
     written: memoryview = field(repr=False)
+    _attributes: Sequence[memoryview] = field(repr=False)
 
     @classmethod
     def of(cls, message: memoryview, written: memoryview) -> Node:
         """Read a NodeProto."""
-        named = {}
-        for one in _inside(message, 5):
-            (name,) = _texts(one, 1)
-            named[name] = b"".join(bytes(value) for number, value, _ in fields(one) if number in (2, 4))
-        (kind,) = _texts(message, 4)
-        return cls(kind, _texts(message, 1), _texts(message, 2), named, written)
+        parts = grouped(message)
+        (kind,) = parts[4]
+        return cls(_text(kind), list(map(_text, parts[1])), list(map(_text, parts[2])), written, parts[5])
+
+    def attribute(self, name: str, default: bytes) -> bytes:
+        """The bytes of an attribute: of a float four, of a text its own."""
+        for parts in map(grouped, self._attributes):
+            if _text(parts[1][0]) == name:
+                return b"".join(map(bytes, (*parts[2], *parts[4])))
+        return default
 
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes of a file in order, its constants, and the sizes of its inputs' axes (0: free), by name."""
+    """The nodes of a file in order, its constants, and the sizes of its inputs' axes (0: free), by name.
 
-    nodes: list[Node]
+    `content`: all of the file; constants are views of it.
+    """
+
+    nodes: Sequence[Node]
     constants: Mapping[str, npt.NDArray[Any]]
     inputs: Mapping[str, tuple[int, ...]]
-    outputs: list[str]
+    outputs: Sequence[str]
     content: memoryview = field(repr=False)
 
     @classmethod
     def of(cls, content: bytes) -> Graph:
-        """Read a ModelProto. A `ValueError`, `LookupError` or `TypeError` where it is none."""
+        """Read a ModelProto."""
         model = memoryview(content)
-        (graph,) = _inside(model, _GRAPH)
-        nodes = [Node.of(value, raw) for number, value, raw in fields(graph) if number == _NODE]  # type: ignore[arg-type]
-        inputs = {}
-        for value in _inside(graph, _INPUT):
-            (name,) = _texts(value, 1)
-            axes = _inside(value, 2, 1, 2, 1)
-            inputs[name] = tuple(next(iter(_inside(axis, 1)), 0) for axis in axes)
-        constants = dict(map(_constant, _inside(graph, _INITIALIZER)))
+        (graph,) = grouped(model)[_GRAPH]
+        nodes = [Node.of(value, raw) for number, value, raw in fields(graph) if number == _NODE]
+        parts = grouped(graph)
+        constants = dict(map(_constant, parts[_INITIALIZER]))
         for node in nodes:
             if node.kind == "Identity" and node.inputs[0] in constants:  # of equal constants the exporter keeps one
                 constants[node.outputs[0]] = constants[node.inputs[0]]
-        return cls(
-            nodes, constants, inputs, [name for one in _inside(graph, _OUTPUT) for name in _texts(one, 1)], model
-        )
+        outputs = [_text(grouped(value)[1][0]) for value in parts[_OUTPUT]]
+        return cls(nodes, constants, dict(map(_input, parts[_INPUT])), outputs, model)
 
     def after(self, name: str, width: int, outputs: Iterable[str]) -> bytes:
-        """A file of what makes these outputs of the states of this name, shape `(any, width)`, which become an input.
-
-        A `ValueError` where they need `hidden` beside that.
-        """
+        """A file of what makes these outputs of the states of this name, an input of shape `(any, width)`."""
         wanted, kept = set(outputs), []
         for node in reversed(self.nodes):
             if wanted.intersection(node.outputs) and name not in node.outputs:
                 wanted.update(node.inputs)
-                kept.append(node.written)
+                kept.append(bytes(node.written))
         if "hidden" in wanted:
-            raise ValueError("more than one layer's states are read")
+            raise ValueError("what follows must read the last states alone")
         axes = _written(1, _written(2, b"states")) + _written(1, _written(1, width))
         states = _written(1, name.encode()) + _written(2, _written(1, _written(1, 1) + _written(2, axes)))
-        made = [*map(bytes, reversed(kept)), _written(_INPUT, states)]
-        (graph,) = _inside(self.content, _GRAPH)
-        for number, value, raw in fields(graph):
-            if number == 2 or (
-                number in (_INITIALIZER, _INPUT, _OUTPUT)
-                and _texts(value, 8 if number == _INITIALIZER else 1)[0] in wanted  # type: ignore[arg-type]
-            ):
-                made.append(bytes(raw))
-        rest = [bytes(raw) for number, _, raw in fields(self.content) if number != _GRAPH]
+        made = [*reversed(kept), _written(_INPUT, states)]
+        rest = []
+        for number, value, raw in fields(self.content):
+            if number != _GRAPH:
+                rest.append(bytes(raw))
+                continue
+            for part, own, whole in fields(value):
+                named = {_INITIALIZER: 8, _INPUT: 1, _OUTPUT: 1}.get(part)
+                if part == _NAME or (named and _text(grouped(own)[named][0]) in wanted):
+                    made.append(bytes(whole))
         return b"".join([*rest, _written(_GRAPH, b"".join(made))])
+
+
+def _input(value: memoryview) -> tuple[str, tuple[int, ...]]:
+    """Its name and the sizes of its axes."""
+    parts = grouped(value)
+    for step in (2, 1, 2):  # type, tensor, shape
+        value = grouped(value)[step][0]
+    return _text(parts[1][0]), tuple(next(iter(grouped(axis)[1]), 0) for axis in grouped(value)[1])
 
 
 def _constant(tensor: memoryview) -> tuple[str, npt.NDArray[Any]]:
     """Its name and values; those that are not written as raw bytes are empty."""
-    (name,) = _texts(tensor, 8)
+    parts = grouped(tensor)
     shape: list[int] = []
-    for size in _inside(tensor, 1):
+    for size in parts[1]:
         shape.extend([size] if isinstance(size, int) else _packed(size))
-    raw, kind = _inside(tensor, 9), _TYPES.get(_inside(tensor, 2)[0])
-    if not raw or kind is None:
-        return name, np.empty(0)
-    return name, np.frombuffer(raw[0], kind).reshape(shape)
+    raw, kind = parts[9], _TYPES.get(parts[2][0])
+    return _text(parts[8][0]), np.frombuffer(raw[0], kind).reshape(shape) if raw and kind else np.empty(0)
 
 
 def _packed(numbers: memoryview) -> Iterator[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -39,6 +41,12 @@ def cpu_info(name: str, *, file: str = "cpuinfo", root: Path = Path("/")) -> str
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
+
+
+def give_back_memory() -> None:
+    """Hand what was freed back to the system, where the C library is one that keeps it (glibc): some milliseconds."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def multiplies_bf16(flags: str) -> bool:

@@ -28,6 +28,8 @@ _LAYER = (
     *("Add", "LayerNormalization"),
 )
 """What a layer computes, in order, but for what only moves numbers, and for factors that smooth what is quantised."""
+_APART = (*_LAYER[:-2], "MatMul", "Add", *_LAYER[-2:])
+"""The same, some inputs of FFN's second product multiplied in float32, apart from the others."""
 _MOVES = frozenset({"Identity", "Reshape", "Gather", "Transpose", "ScatterND", "Slice"})
 _SHAPES = frozenset({"Constant", "Shape", "Unsqueeze", "Concat"})
 _INPUTS = frozenset(
@@ -75,23 +77,19 @@ class Layers:
         if "buckets" in graph.inputs:
             (table,) = (node.inputs[0] for node in graph.nodes if "buckets" in node.inputs)
             _check([node.kind for node in nodes[:2]] == ["Mul", "Add"], "its bias")
-            buckets, nodes = graph.constants[table], nodes[2:]
+            buckets, nodes = graph.constants[table].copy(), nodes[2:]  # a view would keep the whole file
         kept: list[Array] = []
         layers = []
-        while tuple(node.kind for node in nodes[: len(_LAYER)]) == _LAYER:
-            layers.append(_layer(nodes[: len(_LAYER)], graph, kind, kept))
-            made, nodes = nodes[len(_LAYER) - 1].outputs[0], nodes[len(_LAYER) :]
-        _check("Softmax" not in {node.kind for node in nodes}, "its layers")
+        kinds = [node.kind for node in nodes]
+        while end := next((len(one) for one in (_LAYER, _APART) if tuple(kinds[: len(one)]) == one), 0):
+            layers.append(_layer(nodes[:end], graph, kind, kept))
+            made, nodes, kinds = nodes[end - 1].outputs[0], nodes[end:], kinds[end:]
+        _check("Softmax" not in kinds, "its layers")
         narrow = "hidden_out" not in graph.outputs and "firsts" in graph.inputs
         _check(bool(layers) and (narrow or made == "hidden_out"), "its layers")
-        inputs = [
-            "hidden",
-            "lengths",
-            *(["firsts"] if narrow else []),
-            *(["bucket_line"] if buckets is not None else []),
-        ]
-        inputs += ["active"] if "active" in graph.inputs else []
-        return cls(kind, layers[0].width, made, tuple(inputs), buckets, narrow, layers, kept)
+        own = {"firsts": narrow, "bucket_line": buckets is not None, "active": "active" in graph.inputs}
+        inputs = ("hidden", "lengths", *(name for name, read in own.items() if read))
+        return cls(kind, layers[0].width, made, inputs, buckets, narrow, layers, kept)
 
     def run(self, feeds: Mapping[str, Array], threads: int) -> npt.NDArray[np.float32]:
         """New states of the active tokens, or of each row's first. Shape `(actives, width)`."""
@@ -138,54 +136,71 @@ def _check(fits: bool, what: str) -> None:
 
 def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) -> Layer:
     """One layer. What it points to is added to `kept`."""
-    first, query, key, value, *_, context, output, attended, norm, middle, expand, gelu, wide, contract, added, last = (
-        nodes
-    )
+    first, query, key, value = nodes[:4]
+    context, output, attended, norm, middle, expand, gelu, wide, contract, *apart, added, last = nodes[8:]
     _check(norm.outputs[0] in added.inputs and output.outputs[0] in attended.inputs, "its residuals")
     constants = graph.constants
 
+    def room(count: int, dtype: npt.DTypeLike) -> Any:
+        """Numbers that begin where a line of the caches does, and stay."""
+        size = count * np.dtype(dtype).itemsize
+        raw = np.empty(size + 64, dtype=np.uint8)
+        start = -raw.ctypes.data % 64
+        kept.append(raw[start : start + size].view(dtype))
+        return kept[-1]
+
     def pointer(array: Any, count: int) -> int:
         _check(array.size == count and array.dtype.kind in "fi", "its sizes")
-        room = np.empty(array.nbytes + 64, dtype=np.uint8)
-        start = -room.ctypes.data % 64
-        own = room[start : start + array.nbytes].view(array.dtype)
+        own = room(count, np.float32)
         own[:] = array.reshape(-1)
-        kept.append(own)
         return int(own.ctypes.data)
+
+    width, heads = constants[norm.inputs[1]].size, graph.inputs["head_gather"][1]
+    inner, large, rest = constants[contract.inputs[1]].shape[0], np.empty(0, np.int64), 0
+    if apart:
+        (numbers,) = (made.inputs[1] for made in graph.nodes if apart[0].inputs[0] in made.outputs)
+        large = constants[numbers]
+        _check(large.size % 16 == 0, "its channels apart")
+        rest = pointer(constants[apart[0].inputs[1]], large.size * width)
+    order = np.append(np.setdiff1d(np.arange(inner), large), large)  # those apart come last
 
     def quantiser(node: Node, size: int) -> Quantiser:
         source, scale, zero = node.inputs[0], *(constants[name] for name in node.inputs[1:])
         _check(scale.shape == zero.shape == (), "its scales")
         factors = [constants[made.inputs[1]] for made in graph.nodes if made.kind == "Mul" and source in made.outputs]
+        if factors and node is wide:
+            factors = [factors[0][order]]
         return Quantiser(1 / scale, zero, pointer(factors[0], size) if factors else None)
 
     def product(node: Node, depth: int, width: int) -> Product:
         _, *names = node.inputs
-        weight, scale, own, zero, _, bias = (constants[name] if name else None for name in names)
-        fits = weight is not None and weight.dtype == np.int8 and weight.shape == (depth, width)
-        _check(fits and not names[4], "its weights")
+        weight, scale, own, zero, _, bias = (constants[name] if name else np.empty(0) for name in names)
+        _check(weight.dtype == np.int8 and weight.shape == (depth, width) and not names[4], "its weights")
         panel = 32 if kind == 3 else 16
         _check(width % panel == 0 and depth % 4 == 0, "its sizes")
-        _check(kind != 1 or np.abs(weight.astype(np.int16)).max() <= 64, "its weights of 8 bits")  # type: ignore[union-attr]
-        panels = weight.reshape(depth // 4, 4, width // panel, panel).transpose(2, 0, 3, 1)  # type: ignore[union-attr]
-        factor = scale * own  # type: ignore[operator]
-        sums = weight.sum(axis=0, dtype=np.int64)  # type: ignore[union-attr]
-        moved = bias - factor * (int(zero) * sums)  # type: ignore[arg-type]
-        factor = np.broadcast_to(factor, width).astype(np.float32)
-        pointers = pointer(factor, width), pointer(moved.astype(np.float32), width)
-        return Product(depth, width, pointer(panels, depth * width), *pointers)
+        _check(kind != 1 or np.abs(weight.astype(np.int16)).max() <= 64, "its weights of 8 bits")
+        sums = weight.sum(axis=0, dtype=np.int32)
+        factor = np.broadcast_to(scale * own, width).astype(np.float32)
+        moved = bias - factor * (int(zero) * sums)
+        if node is expand and apart:
+            weight, factor, moved = weight[:, order], factor[order], moved[order]
+        elif node is contract and apart:
+            weight = weight[order]
+        panels, fours = room(depth * width, np.int8), weight.reshape(depth // 4, 4, width // panel, panel)
+        for one in range(4):
+            panels.reshape(width // panel, depth // 4, panel, 4)[..., one] = fours[:, one].transpose(1, 0, 2)
+        pointers = pointer(factor, width), pointer(moved, width)
+        return Product(depth, width, panels.ctypes.data, *pointers)
 
     def normed(node: Node) -> Any:
-        return (ctypes.c_void_p * 2)(*(pointer(constants[name].astype(np.float32), width) for name in node.inputs[1:]))
+        return (ctypes.c_void_p * 2)(*(pointer(constants[name], width) for name in node.inputs[1:]))
 
-    width, heads = constants[norm.inputs[1]].size, graph.inputs["head_gather"][1]
-    inner = constants[contract.inputs[1]].shape[0]
     _check(heads > 0 and width % (16 * heads) == 0, "its heads")
-    form = gelu.attributes.get("approximate", b"none").decode()
+    form = gelu.attribute("approximate", b"none").decode()
     return Layer(
         width,
         heads,
-        np.frombuffer(norm.attributes["epsilon"], "<f4")[0],
+        np.frombuffer(norm.attribute("epsilon", b""), "<f4")[0],
         *(quantiser(node, width) for node in (first, context, middle)),
         quantiser(wide, inner),
         *(product(node, width, width) for node in (query, key, value, output)),
@@ -194,6 +209,8 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         normed(norm),
         normed(last),
         pointer(_activation(form), 5 * _PIECES),
+        large.size,
+        rest,
     )
 
 

@@ -49,6 +49,8 @@ class Layer(ctypes.Structure):
         *((name, Product) for name in ("query", "key", "value", "output", "expand", "contract")),
         *((name, ctypes.c_void_p * 2) for name in ("attention_norm", "output_norm")),
         ("activation", ctypes.c_void_p),
+        ("large", ctypes.c_int64),
+        ("large_weight", ctypes.c_void_p),
     )
 
 

@@ -31,6 +31,8 @@ struct Layer {
     Product query, key, value, output, expand, contract;
     const float *attention_norm[2], *output_norm[2];  // weight, bias
     const float *activation;  // what x is multiplied by, by pieces of x: five coefficients of each (layers.py)
+    int64_t large;  // so many last columns of `expand` are multiplied in float: whole vectors, or none
+    const float *large_weight;  // their rows of `contract`'s matrix, which is 0 there: (large, width)
 };
 
 // Rows of tokens. `active`: rising numbers of the tokens that ask and go on, null: all; `line`: of each head, what is
