@@ -109,9 +109,7 @@ class Install:
             return cls(sys.executable, str(place.absolute()))
         if place.is_file() and os.access(place, os.X_OK):
             return cls(str(place.absolute()))  # not resolved: a virtual environment's link is what makes it one
-        raise OptionError(
-            f"an install must be a Python interpreter or a folder that holds cascade/, got {said}; name one"
-        )
+        raise OptionError(f"an install must be a Python interpreter or a folder with cascade/, got {said}; name one")
 
     def start(self, name: str, kind: str, job: Job) -> WorkerProcess:
         """A process that loads it by a name, in a folder without packages, which would come before its path."""

@@ -54,10 +54,8 @@ def load_tier(folder: str | Path, task: Task, *, number: int = 2) -> Any:
     """
     own = task_of(folder, number=number)
     if own is not task:
-        raise BundleError(
-            f"both tiers must have the same task, tier 2 has {task.model.task}, tier 1 {own.model.task}; "
-            "distil tier 1 from this tier 2"
-        )
+        told = f"tier 2 has {task.model.task}, tier 1 {own.model.task}; distil tier 1 from this tier 2"
+        raise BundleError(f"both tiers must have the same task, {told}")
     with _named(RULES[number]):
         if number > 1 and getattr(load_config(folder), "cascade_exits", None):
             return task.model.from_pretrained(folder)
@@ -78,14 +76,11 @@ def common_labels(tier2: Any, tier1: Any | None) -> tuple[tuple[str, ...], str]:
     if labels != labels1:
         raise BundleError(
             f"both tiers must have the same labels in the same order, tier 2 has [{shortened(labels)}] "
-            f"({len(labels)}), tier 1 [{shortened(labels1)}] ({len(labels1)}); distil tier 1 from this tier 2, or put "
-            "both id2label in one order"
+            f"({len(labels)}), tier 1 [{shortened(labels1)}] ({len(labels1)}); distil tier 1 from this tier 2"
         )
     if problem != problem1:
-        raise BundleError(
-            f"both tiers must have the same problem_type, tier 2 has {problem}, tier 1 {problem1}; "
-            "train both on the same labels"
-        )
+        told = f"tier 2 has {problem}, tier 1 {problem1}; train both on the same labels"
+        raise BundleError(f"both tiers must have the same problem_type, {told}")
     return labels, problem
 
 
@@ -105,10 +100,8 @@ def common_tokenizer(tier2: str | Path, tier1: str | Path | None) -> str:
         and other.is_file()
         and json.loads(other.read_text(encoding="utf-8"))["model"] != spec["model"]
     ):
-        raise BundleError(
-            "both tiers must have the same tokenizer, but the vocabularies in their tokenizer.json differ; "
-            "distil tier 1 from this tier 2"
-        )
+        told = "the vocabularies in their tokenizer.json differ; distil tier 1 from this tier 2"
+        raise BundleError(f"both tiers must have the same tokenizer, but {told}")
     return json.dumps(spec, ensure_ascii=False)
 
 

@@ -44,31 +44,15 @@ Example:
     "Without it: sentences of the demo, temperatures 1.",
 )
 @options_of(Columns)
-@click.option(
-    "--int8",
-    type=click.Choice(["static", "none"]),
-    default="static",
-    help="static: scales from --calibration, so that answers do not depend on batch mates; none: fp32.",
-)
-@click.option(
-    "--for",
-    "cpus",
-    type=click.Choice([*WEIGHT_BITS]),
-    default="any",
-    help="Where it will run. avx2: x86 without VNNI, faster with int8 weights of 7 bits; right answers anywhere.",
-)
+@click.option("--int8", type=click.Choice(["static", "none"]), default="static",
+              help="static: scales from --calibration, the same answers in any batch; none: fp32.")  # fmt: skip
+@click.option("--for", "cpus", type=click.Choice([*WEIGHT_BITS]), default="any",
+              help="Where it will run. avx2: x86 without VNNI, faster with int8 weights of 7 bits.")  # fmt: skip
 @click.option("--exporter", type=click.Choice(["torch", "optimum"]), default="torch", help="Of tiers without exits.")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    help="Tier 1 defers below this confidence.  [default: 0.9; of a regression all]",
-)
-@click.option(
-    "--exit-threshold",
-    type=click.FloatRange(0, 1),
-    help="Rows leave tier 2 from this confidence on; words of a tagger below this uncertainty.  "
-    "[default: 0.9; of a tagger 0.05]",
-)
+@click.option("--threshold", type=click.FloatRange(0, 1),
+              help="Tier 1 defers below this confidence.  [default: 0.9; of a regression all]")  # fmt: skip
+@click.option("--exit-threshold", type=click.FloatRange(0, 1),
+              help="Rows leave tier 2 from it on, words below it.  [default: 0.9; of a tagger 0.05]")  # fmt: skip
 @options_of(ExportOptions, OWN)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 def export(

@@ -54,10 +54,8 @@ def behind(
     for name in ALIKE:
         given, new = getattr(bundle.manifest, name), getattr(manifest, name)
         if given != new:
-            raise BundleError(
-                f"all tiers must have the same {name}, the new one has {new}, {bundle.folder} has {given}; export both "
-                "alike"
-            )
+            told = f"the new one has {new}, {bundle.folder} has {given}; export both alike"
+            raise BundleError(f"all tiers must have the same {name}, {told}")
     placed: dict[str, bytes | Path] = {}
     tiers = []
     for tier in bundle.manifest.tiers:
@@ -203,13 +201,9 @@ def export_bundle(
         name=options.name or Path(output).resolve().name,
         license=options.license,
         data=options.data,
-        sizes={path: _size(content) for path, content in files.items()},
+        sizes={path: len(own) if isinstance(own, bytes) else own.stat().st_size for path, own in files.items()},
     ).encode()
     return write_bundle(output, files, manifest, overwrite=overwrite)
-
-
-def _size(content: bytes | Path) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 def _max_length(wanted: int | None, possible: int) -> int:
@@ -286,10 +280,11 @@ def parts_of(figures: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _tier(number: int, tier: TierSpec, sizes: Mapping[str, int]) -> str:
-    shown = size(sum(sizes[path] for path in tier.graphs))
     if isinstance(tier, SingleExitSpec):
-        return f"- **Tier {number}**: {tier.model}, {tier.precision}, `{tier.file}`, {shown}"
-    return f"- **Tier {number}**: exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}, {shown}"
+        said = f"{tier.model}, {tier.precision}, `{tier.file}`"
+    else:
+        said = f"exits after layers {', '.join(map(str, tier.layers))} of width {tier.width}"
+    return f"- **Tier {number}**: {said}, {size(sum(sizes[path] for path in tier.graphs))}"
 
 
 def _table(figures: Mapping[str, Any]) -> list[str]:

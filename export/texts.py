@@ -186,8 +186,6 @@ def _targets(calibration: Calibration, task: Task, labels: Sequence[str], multi_
             raise DataError(f"{calibration.source}: {error}") from None
     given = [own if isinstance(own, str) else tuple(own) for own in calibration.labels or ()]
     if len(given) != len(calibration.texts):
-        raise DataError(
-            f"calibration must have one label per text, got {len(given)} for {len(calibration.texts)} texts"
-        )
+        raise DataError(f"calibration must have a label per text, got {len(given)} for {len(calibration.texts)} texts")
     found: Targets = targets_of(Examples(calibration.texts, given, calibration.source), labels, multi_label=multi_label)
     return found

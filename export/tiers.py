@@ -47,10 +47,8 @@ def export_tier1(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
             outputs={"logits": grid if task.tags else grid[:1]},
         )
     except (RuntimeError, TypeError, ValueError) as error:  # of any of the hundred architectures
-        raise OptionError(
-            f"tier {number}'s model_type must be one that torch can trace, got {model.config.model_type}; "
-            f"{first_line(error)}"
-        ) from None
+        told = f"got {model.config.model_type}; {first_line(error)}"
+        raise OptionError(f"tier {number}'s model_type must be one that torch can trace, {told}") from None
 
 
 def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelProto:
@@ -66,10 +64,8 @@ def export_by_optimum(model: Any, task: Task, *, number: int = 1) -> onnx.ModelP
         try:
             onnx_export_from_model(model, folder, task=task.model.task, do_validation=False)
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise OptionError(
-                f"tier {number}'s model_type must be one that optimum exports, got {model.config.model_type}; "
-                f"{first_line(error)}"
-            ) from None
+            told = f"got {model.config.model_type}; {first_line(error)}"
+            raise OptionError(f"tier {number}'s model_type must be one that optimum exports, {told}") from None
         graph = onnx.load(Path(folder) / "model.onnx")
     graph.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = model.config.num_labels
     return graph

@@ -9,7 +9,7 @@ import click
 from cascade.exceptions import OptionError
 from cascade.runtime.host import version_of
 from cascade_bench.options import Asked, count_option, labelled_file_options, markdown_option
-from cascade_bench.peers.running import compare
+from cascade_bench.peers.running import Peers, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.local import CASCADE, FULL, TRANSFORMERS
 from cascade_bench.systems.process import Job
@@ -67,7 +67,7 @@ def peers(
             tagging=data.words,
         )
         del pipeline  # its threads and its memory are not part of this
-        made = compare(kinds, job, data, repeats=asked.repeats, progress=step, single=single)
+        made = compare(kinds, Peers(job, data.items, single=single, progress=step), data, repeats=asked.repeats)
     ran = [kind for kind in kinds if kind.name in {row.name for row in made.rows}]
     # Of modules from somewhere else nothing is known.
     versions = {name: version_of(name) or "unknown" for kind in ran for name in kind.packages}

@@ -156,24 +156,12 @@ class Peers(AbstractContextManager["Peers"]):
             peer.ways[ALONE] = Way(1, sum(process.single(self.alone)))
 
 
-def compare(
-    kinds: Sequence[Baseline],
-    job: Job,
-    data: Data,
-    *,
-    repeats: int = 7,
-    single: int = 0,
-    sizes: Sequence[int] = BATCH_SIZES,
-    start: Callable[[Baseline], WorkerProcess] | None = None,
-    progress: Progress = quiet,
-    pause: float = PAUSE,
-) -> Table:
-    """Run baselines beside each other: `repeats` turns of each over all texts, and over `single` texts one by one.
+def compare(kinds: Sequence[Baseline], peers: Peers, data: Data, *, repeats: int = 7, pause: float = PAUSE) -> Table:
+    """Run baselines beside each other, `repeats` turns of each. If none can be run at all that is an `OptionError`.
 
-    The job's folder must be there. `start`: starts a process; `WorkerProcess` if left out. If none can be run at all
-    that is an `OptionError`.
+    `peers`: on the items of the data; they end.
     """
-    with Peers(job, data.items, single=single, sizes=sizes, start=start, progress=progress) as peers:
+    with peers:
         peers.load(kinds)
         turns = peers.take_turns(repeats, pause=pause)
         peaks = peers.quit()

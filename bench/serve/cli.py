@@ -49,18 +49,7 @@ NAMES = {CASCADE: "cascade serve", **{key: name for key, (name, *_) in SERVERS.i
 @click.option("--flags", default="", metavar="TEXT", help='More options of cascade serve: "--workers 2".')
 @threads_option
 @json_option
-def serve(
-    model: str,
-    *,
-    file: str,
-    checkpoint: str | None,
-    only: tuple[str, ...],
-    seconds: float,
-    limit: float,
-    flags: str,
-    threads: int | None,
-    json_file: Path | None,
-) -> None:
+def serve(model: str, *, file: str, checkpoint: str | None, only: tuple[str, ...], **given: Any) -> None:
     """How many requests a second a server answers while p99 stays under a limit.
 
     That of `cascade serve`, and with --checkpoint of two FastAPI servers around the bundle's last tier: one with
@@ -77,12 +66,11 @@ def serve(
     """
     from cascade_bench.serve.servers import Server  # it guards its own door
 
+    seconds, limit, json_file = given["seconds"], given["limit"], given["json_file"]
     check_output("--json", json_file, file)
-    manifest, count = open_bundle(model).manifest, check_threads(threads)
+    manifest, count = open_bundle(model).manifest, check_threads(given["threads"])
     if manifest.task == TAGGING:
-        raise OptionError(
-            f"the bundle must be a classifier's, got a tagger's, {model}; time it with cascade-bench peers"
-        )
+        raise OptionError(f"the bundle must be a classifier's, got a tagger's, {model}; see cascade-bench peers")
     keys = [key for key in only or NAMES if key == CASCADE or checkpoint]
     if not keys:
         raise OptionError(f"--checkpoint must be given for {only[0]}, got none; name a folder that transformers reads")
@@ -92,7 +80,7 @@ def serve(
         job = Job(model, checkpoint or "", folder, count, manifest.tiers[-1].max_length)
         for key in keys:
             try:
-                with Server(_command(key, job, shlex.split(flags)), threads=count) as server:
+                with Server(_command(key, job, shlex.split(given["flags"])), threads=count) as server:
                     made.append(measure(key, server, bodies, limit=limit / 1000, seconds=seconds, progress=step))
             except WorkerError as error:  # noqa: PERF203  # beside what a server takes
                 absent[key] = str(error)

@@ -55,17 +55,13 @@ class Padded:
 
     def encoded(self, items: Sequence[Item]) -> list[tokenizers.Encoding]:
         """The tokenizer's own rows."""
-        made: list[tokenizers.Encoding] = self.tokenizer.encode_batch(list(items), is_pretokenized=self.tagging)
-        return made
+        return list(self.tokenizer.encode_batch(list(items), is_pretokenized=self.tagging))
 
     @staticmethod
     def feeds(made: Sequence[tokenizers.Encoding]) -> dict[str, npt.NDArray[np.int64]]:
         """Ids, mask and types of shape `(rows, longest)`."""
-        return {
-            "input_ids": np.array([row.ids for row in made], dtype=np.int64),
-            "attention_mask": np.array([row.attention_mask for row in made], dtype=np.int64),
-            "token_type_ids": np.array([row.type_ids for row in made], dtype=np.int64),
-        }
+        names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        return {name: np.array([getattr(row, own) for row in made], np.int64) for name, own in names.items()}
 
     def answers(
         self, logits: npt.NDArray[np.float32], made: Sequence[tokenizers.Encoding], items: Sequence[Item]

@@ -56,10 +56,8 @@ class System:
 def check_tiers(model: Model, least: int = 2) -> None:
     """Refuse a bundle of fewer tiers by an `OptionError`."""
     if len(model.tiers) < least:
-        raise OptionError(
-            f"a cascade must have {least} tiers, got {len(model.tiers)} in {model.bundle.folder}; cascade-bench peers "
-            "takes any bundle"
-        )
+        told = f"got {len(model.tiers)} in {model.bundle.folder}; cascade-bench peers takes any bundle"
+        raise OptionError(f"a cascade must have {least} tiers, {told}")
 
 
 def whole(model: Model) -> Model:

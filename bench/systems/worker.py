@@ -29,11 +29,7 @@ def obey(loaders: Mapping[str, Callable[[Any], Any]]) -> None:
 
 
 def serve(
-    lines: Iterable[str],
-    out: IO[str],
-    *,
-    loaders: Mapping[str, Callable[[Any], Any]],
-    clock: Clock = time.perf_counter,
+    lines: Iterable[str], out: IO[str], *, loaders: Mapping[str, Callable[[Any], Any]], clock: Clock = time.perf_counter
 ) -> None:
     """Obey until told to quit or the lines end. Loaders make a model from the fields of a job."""
     model: Any = None

@@ -125,9 +125,7 @@ def measure(
     The first one must be the last tier at full depth; an `OptionError` otherwise.
     """
     if not systems or systems[0].key != FULL:
-        raise OptionError(
-            "the first system must be the last tier at full depth, got another; see systems.local.systems"
-        )
+        raise OptionError("the first system must be full depth, got another; see systems.local.systems")
     answers: dict[str, Answered] = {}
     warm_up: dict[str, float] = {}
     for system in systems:

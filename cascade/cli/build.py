@@ -19,22 +19,12 @@ from cascade.text.sources import check_there, regular
 
 @click.command(short_help="Make a bundle of your fine-tuned model, certified against it (needs three extras).")
 @click.argument("model")
-@click.option(
-    "--texts",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Texts like those to come, labelled or not: txt, jsonl, csv, tsv, parquet, or a pipe. May be repeated.",
-)
+@click.option("--texts", multiple=True, required=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="Texts like those to come, labelled or not, of files or pipes; repeatable.")  # fmt: skip
 @click.option("--output", required=True, type=click.Path(path_type=Path), metavar="BUNDLE", help="The folder to make.")
 @click.option("--minutes", type=float, default=20.0, show_default=True, metavar="TIME", help="Take about so long.")
-@click.option(
-    "--max-disagreement",
-    type=float,
-    metavar="SHARE",
-    help="Answer differently from MODEL for at most this share of texts (of a tagger: sentences).  [default: 0.02]",
-)
+@click.option("--max-disagreement", type=float, metavar="SHARE",
+              help="Answer otherwise for at most this share of texts (or sentences).  [default: 0.02]")  # fmt: skip
 @click.option("--max-drop", type=float, metavar="SHARE", help="Lose at most this accuracy instead; needs labels.")
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the bound.")
 @options_of(Columns)

@@ -24,14 +24,8 @@ from cascade.text.reading import read_examples
 @click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, metavar="N", help="Read so many.")
 @click.option("--text-column", default="text", show_default=True, metavar="NAME", help="The texts.")
 @click.option("--tokens-column", metavar="NAME", help="Of a tagger: lists of words, read instead of texts.")
-@click.option(
-    "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
-    default=2.0,
-    show_default=True,
-    metavar="TIME",
-    help="Take about so long at most; texts that do not fit are left out.",
-)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True, metavar="TIME",
+              help="Take about so long at most; texts that do not fit are left out.")  # fmt: skip
 @click.option("--repeats", type=click.IntRange(min=5), default=5, show_default=True, metavar="N", help="Turns.")
 @click.option("--write", is_flag=True, help="Keep the result for MODEL, this host and N threads; loading uses it.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")

@@ -209,9 +209,8 @@ def prune(checkpoint: str, task: Task, **given: Any) -> None:
 @click.argument("bundle")
 @click.option("--train", "train", multiple=True, required=True, metavar="FILE", help="Tagged sentences; repeatable.")
 @click.option("--eval", "evaluation", metavar="FILE", help="Tagged sentences; measure decoders on them.")
-@click.option(
-    "--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]), help="Make it the bundle's decoding."
-)
+@click.option("--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]),
+              help="Make it the bundle's decoding.")  # fmt: skip
 @click.option("--threads", type=int, help="[default: the CPUs allowed]")
 @options_of(Columns, TAG_COLUMNS)
 def crf(

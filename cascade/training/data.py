@@ -133,9 +133,8 @@ def targets_of(examples: Examples, names: Sequence[str], *, multi_label: bool) -
     for row, own in enumerate(numbers if multi_label else ()):
         if len(set(own)) < len(own):
             raise DataError(
-                f"{examples.source}: example {row + 1} must name each of its labels once, got "
-                f"{list(examples.labels[row])}; give the names of those that apply, "
-                f'["a", "c"], or all examples a 0 or 1 for each of the {len(names)} labels'
+                f"{examples.source}: example {row + 1} must name its labels once, got {list(examples.labels[row])}; "
+                f'give the names of those that apply, ["a", "c"], or a 0 or 1 for each of the {len(names)} labels'
             )
     labels = as_array(numbers, len(names), multi_label=multi_label, source=examples.source)
     return labels.astype(np.float32) if multi_label else labels

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 from transformers.utils.hub import cached_file
 
 from cascade.core.files import staged, staged_folder
@@ -27,7 +27,6 @@ from cascade.text.labelled import Columns
 from cascade.training.checkpoint import byte_level_parts
 from cascade.training.data import Examples, TrainingRows, has_labels, joined, read_file
 from cascade.training.loop import LoopOptions
-from cascade.training.models.backbone import ExitBackbone
 from cascade.training.models.teacher import Teacher
 from cascade.training.task import CLASSIFICATION, Task
 from cascade.training.units import device, teacher_logits
@@ -80,14 +79,10 @@ class Run:
         if self.output.exists() and not self.output.is_dir():
             raise OptionError(f"--output must be a folder, got a file: {self.output}")
         if self.output.is_mount() or Path.cwd().is_relative_to(self.output.resolve()):
-            raise OptionError(
-                f"--output must be a folder that a finished one can take the place of, got {self.output}, which is "
-                "mounted or the current one; name a folder inside it"
-            )
+            told = f"got {self.output}, which is mounted or the current one; name a folder inside it"
+            raise OptionError(f"--output must be a folder that a finished one can take the place of, {told}")
         if any(path.is_file() for path in self.output.rglob("*")) and not (self.overwrite or loop.resume):
-            raise OptionError(
-                f"--output {self.output} is not empty; use --resume to go on with it, --overwrite to start again"
-            )
+            raise OptionError(f"--output must be empty, got {self.output}; --resume goes on, --overwrite starts again")
         if self.overwrite and not loop.resume:
             shutil.rmtree(self.folder, ignore_errors=True)
         if self.answers is not None and self.task is not CLASSIFICATION:
@@ -140,14 +135,7 @@ class Run:
         return made
 
     def finish(
-        self,
-        command: str,
-        model: ExitBackbone | PreTrainedModel,
-        tokenizer: str,
-        options: Any,
-        *,
-        max_length: int,
-        details: Mapping[str, Any],
+        self, command: str, model: Any, tokenizer: str, options: Any, *, max_length: int, details: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Publish the trained model, the text of its `tokenizer.json`, and a report, which is returned too.
 
@@ -166,35 +154,30 @@ class Run:
             **details,
             "seconds": round(time.monotonic() - self.started, 1),
         }
-        publish(self.output, save=model.save_pretrained, tokenizer=tokenizer, source=self.source, report=report)
+        self.publish(model, tokenizer, report)
         return report
 
+    def publish(self, model: Any, tokenizer: str, report: Mapping[str, Any]) -> None:
+        """Write the finished model into a folder beside `output`, which then takes its place in one step.
 
-def publish(
-    output: Path, *, save: Callable[[Path], None], tokenizer: str, source: str | Path, report: Mapping[str, Any]
-) -> None:
-    """Write the finished model into a folder beside `output`, which then takes its place in one step.
-
-    So `output` holds an old model or the new one, whenever a run is killed. What else is in it goes along.
-
-    `save` writes the model's own files into a folder; the small tokenizer files are those of the checkpoint `source`;
-    `report` becomes `training.json`.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with staged_folder(output) as part:
-        save(part)
-        spec = json.loads(tokenizer)
-        spec["truncation"] = spec["padding"] = None
-        (part / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
-        for name in TOKENIZER_FILES:
-            found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-            if found is not None:
-                shutil.copyfile(found, part / name)
-        _agree(part / "tokenizer_config.json", spec)
-        (part / "training.json").write_text(json.dumps(report, indent=2, default=repr) + "\n", encoding="utf-8")
-        own = {*TOKENIZER_FILES, *(path.name for path in part.iterdir())}
-        for other in [path for path in output.glob("*") if path.name not in own]:
-            _link(other, part / other.name)
+        So `output` holds an old model or the new one, whenever a run is killed. What else is in it goes along. The
+        small tokenizer files are those of `source`; `report` becomes `training.json`.
+        """
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with staged_folder(self.output) as part:
+            model.save_pretrained(part)
+            spec = json.loads(tokenizer)
+            spec["truncation"] = spec["padding"] = None
+            (part / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
+            for name in TOKENIZER_FILES:
+                found = cached_file(self.source, name, _raise_exceptions_for_missing_entries=False)
+                if found is not None:
+                    shutil.copyfile(found, part / name)
+            _agree(part / "tokenizer_config.json", spec)
+            (part / "training.json").write_text(json.dumps(report, indent=2, default=repr) + "\n", encoding="utf-8")
+            own = {*TOKENIZER_FILES, *(path.name for path in part.iterdir())}
+            for other in [path for path in self.output.glob("*") if path.name not in own]:
+                _link(other, part / other.name)
 
 
 def _link(source: str | Path, target: str | Path) -> None:

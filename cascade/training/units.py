@@ -19,13 +19,14 @@ from typing_extensions import Self
 
 from cascade.core.rows import FloatArray, IntArray, Units, ranges
 from cascade.engine.packing import Packing
+from cascade.policies.batching import TokenBudget, batches
 from cascade.text.entity_f1 import entity_f1, has_entities
 from cascade.training.data import TrainingRows, grids, has_labels
 from cascade.training.models.config import TAGGING
 from cascade.training.models.teacher import Teacher
 
 ENTITY_F1 = "entity_f1"
-TOKENS = {"cuda": 8192, "cpu": 1024}  # of a batch, padding included; a CPU's caches hold little
+TOKENS = {"cuda": 8192, "cpu": 1024}  # of a batch; a CPU's caches hold little
 INPUTS = ("input_ids", "attention_mask", "token_type_ids", "exit_layers")
 Collate = Callable[[TrainingRows], dict[str, Tensor]]
 """From rows to a batch."""
@@ -76,14 +77,9 @@ def over_units(
     """
     home, where, found = next(model.parameters()).device, device(), None
     model.to(where).eval()
-    units, lengths, chosen, start = rows.units, rows.units.rows.lengths, list[IntArray](), 0
-    order = np.argsort(-lengths, kind="stable")
-    while start < len(order):
-        rest = order[start:]
-        chosen.append(rest[: max(TOKENS[where.type] // max(int(lengths[rest[0]]), 1), 1)])
-        start += len(chosen[-1])
-    batches = batches_over(rows, [own.tolist() for own in chosen], collate or partial(grids, padding=model.padding))
-    shown = batches if progress is not None else tqdm(batches, desc="teacher", unit="batch")
+    units, chosen = rows.units, batches(TokenBudget(TOKENS[where.type]), rows.units.rows.lengths)
+    made = batches_over(rows, [own.tolist() for own in chosen], collate or partial(grids, padding=model.padding))
+    shown = made if progress is not None else tqdm(made, desc="teacher", unit="batch")
     for number, (own, batch) in enumerate(zip(chosen, shown, strict=True)):
         if progress is not None:
             progress(number / len(chosen))

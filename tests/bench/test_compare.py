@@ -124,7 +124,7 @@ def test_what_is_an_install(tmp_path: Path) -> None:
     assert Install.of(str(ROOT)) == Install(sys.executable, str(ROOT))
     assert Install.of(sys.executable) == Install(sys.executable)
     for other in (tmp_path, tmp_path / "none"):
-        with pytest.raises(OptionError, match="an install must be a Python interpreter or a folder that holds"):
+        with pytest.raises(OptionError, match="an install must be a Python interpreter or a folder with cascade/"):
             Install.of(str(other))
 
 

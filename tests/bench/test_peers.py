@@ -19,7 +19,7 @@ from cascade.exceptions import OptionError
 from cascade.pipelines.loading import load
 from cascade.policies import AtExit
 from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger
-from cascade_bench.peers.running import compare
+from cascade_bench.peers.running import Peers, compare
 from cascade_bench.systems.baselines import BASELINES
 from cascade_bench.systems.conversion import MAKERS, Padded, converted
 from cascade_bench.systems.local import answered
@@ -130,7 +130,8 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
         bare("openvino", needs=("no_such_module", "no_such.module"), install="pip install it"),
     ]
     data = numbered("text 0 0", "text 1 0", "wrong")
-    made = compare(kinds, job, data, repeats=2, sizes=(4, 8), start=lambda _: start(), pause=0.0)
+    peers = Peers(job, data.items, sizes=(4, 8), start=lambda _: start())
+    made = compare(kinds, peers, data, repeats=2, pause=0.0)
     assert [(row.key, row.order) for row in made.rows] == [
         ("full", "own order"),
         ("transformers", "as given"),
@@ -153,8 +154,9 @@ def test_what_fails_is_reported_and_the_rest_go_on(job: Job) -> None:
 
 
 def test_none_runs(job: Job) -> None:
+    peers = Peers(job, ["text 0"], start=lambda _: start())
     with pytest.raises(OptionError, match=r"one system at least must run, none did \(.*no such model\)"):
-        compare([bare("onnxruntime-int8")], job, numbered("a"), repeats=1, start=lambda _: start(), pause=0.0)
+        compare([bare("onnxruntime-int8")], peers, numbered("a"), repeats=1, pause=0.0)
 
 
 TEXTS_OF_WORDS = [*tiny.TEXTS, *(" ".join(tiny.WORDS[number:][:4]) for number in range(30))]
@@ -207,7 +209,7 @@ def test_several_labels() -> None:
 def test_without_labels_and_in_markdown(
     run: Run, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(_kinds: object, _job: object, data: Data, **_options: object) -> Table:
+    def nothing(_kinds: object, _peers: object, data: Data, **_options: object) -> Table:
         return Table((), data)
 
     monkeypatch.setattr("cascade_bench.peers.cli.compare", nothing)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cascade_bench.peers.running import compare
+from cascade_bench.peers.running import Peers, compare
 from cascade_bench.systems.baselines import BASELINES, Baseline
 from cascade_bench.systems.process import Job, WorkerError
 from cascade_bench.systems.worker import one_by_one
@@ -58,9 +58,9 @@ start = partial(far_end, FAR_END)
 
 def single(kinds: Sequence[Baseline], job: Job, texts: int, count: int) -> Table:
     """So many of so many texts one by one, three times."""
-    return compare(
-        kinds, job, numbered(*["yes"] * texts), repeats=3, sizes=(4,), start=lambda _: start(), pause=0.0, single=count
-    )
+    data = numbered(*["yes"] * texts)
+    peers = Peers(job, data.items, sizes=(4,), start=lambda _: start(), single=count)
+    return compare(kinds, peers, data, repeats=3, pause=0.0)
 
 
 def test_what_one_text_takes(job: Job) -> None:

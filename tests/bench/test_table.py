@@ -165,7 +165,7 @@ def test_too_few_repeats_are_said() -> None:
 
 
 def test_full_depth_comes_first() -> None:
-    with pytest.raises(OptionError, match="the first system must be the last tier at full depth"):
+    with pytest.raises(OptionError, match="the first system must be full depth, got another"):
         measure([system(World(), "cascade", 1, 1)], DATA)
 
 

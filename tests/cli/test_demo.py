@@ -85,7 +85,7 @@ def test_no_bundles(run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(command, "SHIPPED", ())
     assert run.refused("demo") == (
         "Error: the demo needs models/sentiment, models/intents or models/pos, found none; "
-        "give the folder that they are in with --models DIR\n"
+        "give --models, their folder\n"
     )
 
 

@@ -112,7 +112,7 @@ def test_texts_of_another_kind_are_told(run: Command, clf: Classifier, tmp_path:
         (("--shadow", "0.1", "--max-disagreement", "1"), "bound must be above 0 and below 1, got 1.0"),
         (("--max-disagreement", "0.1"), "--max-disagreement must be used with --shadow; add --shadow 0.01 or"),
         (("--on-alarm", "warn"), "--on-alarm must be used with --shadow; add --shadow 0.01 or leave it out"),
-        (("--shadow", "0.1", "--on-alarm", "safer"), "--on-alarm must have a bound, but the setting has no cert"),
+        (("--shadow", "0.1", "--on-alarm", "safer"), "--on-alarm must have a bound, but there is no certificate; give"),
         (("--shadow", "0.1", "--on-alarm", "explode"), "--on-alarm"),
     ],
 )
@@ -122,7 +122,7 @@ def test_bad_use_is_one_line(run: Command, folder: str, options: tuple[str, ...]
 
 def test_entities_are_not_compared(run: Command, tags: str) -> None:
     said = run.refused("predict", tags, "--aggregation-strategy", "simple", "--shadow", "0.1")
-    assert "--shadow and --aggregation-strategy exclude each other, both were given" in said
+    assert "--shadow and --aggregation-strategy exclude each other; words are compared" in said
 
 
 SOME = "shadowed 9, 1 differs from tier 2 at full depth; of all answers 0.01% to 63.16% do"

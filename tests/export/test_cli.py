@@ -89,7 +89,7 @@ def test_round_trip_of_a_tagger(tiers: Path, tmp_path: Path, capsys: pytest.Capt
     [
         ({"words": ["a"], "tags": ["X"]}, "'tokens'"),
         ({"tokens": ["a", "b"], "tags": ["X"]}, "one tag per word"),
-        ({"tokens": ["a"], "tags": ["ADJ"]}, "has 'ADJ'"),
+        ({"tokens": ["a"], "tags": ["ADJ"]}, "has the label 'ADJ'"),
     ],
 )
 def test_bad_calibration_data_are_named(

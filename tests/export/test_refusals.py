@@ -66,9 +66,7 @@ def test_a_missing_or_broken_checkpoint_is_named(tiers: Path, tmp_path: Path) ->
     refused(tmp_path, OptionError, own, tmp_path / "nothing", tiers / "static")
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "config.json").write_text('{"model_type": "nonsense"}', encoding="utf-8")
-    refused(
-        tmp_path, OptionError, "1 must be a checkpoint that transformers reads, but: ", tiers / "tier2", tmp_path / "1"
-    )
+    refused(tmp_path, OptionError, "1 must be what transformers reads, but: ", tiers / "tier2", tmp_path / "1")
     for tier in ("tier2", "static"):
         copy = shutil.copytree(tiers / tier, tmp_path / tier)
         (copy / "model.safetensors").write_bytes(b"flipped" * 10)
@@ -96,7 +94,7 @@ def test_max_length_must_fit(tiers: Path, tmp_path: Path, length: int) -> None:
     ("tier", "calibration", "error", "match"),
     [
         ("tier2", Calibration([]), OptionError, "calibration must hold at least one text"),
-        ("tier2", Calibration(["a", "b"], ["negative"]), DataError, "one label per text, got 1 for 2 texts"),
+        ("tier2", Calibration(["a", "b"], ["negative"]), DataError, "a label per text, got 1 for 2 texts"),
         ("tier2", Calibration(["a"], ["neutral"], "f"), DataError, "f: example 1 has the label 'neutral'"),
         ("tier2", Calibration(["a"], [tiny.LABELS]), DataError, r"example 1 must have one label, got 2"),
         ("tier2", TAGGED, InputError, "a pair must hold two texts"),
@@ -104,7 +102,7 @@ def test_max_length_must_fit(tiers: Path, tmp_path: Path, length: int) -> None:
         ("tagger", Calibration([[], []]), OptionError, "at least one word, has none"),
         ("tagger", Calibration([["a"], ["b"]], [["X"]]), DataError, "got 2 sentences and tags for 1"),
         ("tagger", Calibration([["a", "b"]], [["X"]], "f"), DataError, "sentence 1 has 2 words and 1 tags"),
-        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, "sentence 1 has 'ADJ'; rename it"),
+        ("tagger", Calibration([["a"]], [["ADJ"]]), DataError, "example 1 has the label 'ADJ', which"),
     ],
 )
 def test_calibration_must_fit(

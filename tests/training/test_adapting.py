@@ -72,5 +72,7 @@ def test_what_is_refused(
     with pytest.raises(OptionError, match="adapter must be one of lora, ia3, got prefix"):
         adapt(model, "prefix")
     monkeypatch.setitem(sys.modules, "peft", None)
-    refused(exits(case, backbone, rows, tmp_path / "out", "--adapter", "lora"), "--adapter needs peft, which is not")
+    refused(
+        exits(case, backbone, rows, tmp_path / "out", "--adapter", "lora"), "--adapter needs peft, which is missing"
+    )
     assert not (tmp_path / "out").exists()

@@ -170,9 +170,9 @@ def test_bad_rows_are_named(
         (
             TEXTS,
             ["--exits", "3", "--objective", "distil"],
-            "an exit before the last to train alone, got exits (3,)",
+            "an exit before the last, got exits (3,)",
         ),
-        (TAGS, ["--exits", "3", "--objective", "two-stage"], "there must be an exit before the last to train alone"),
+        (TAGS, ["--exits", "3", "--objective", "two-stage"], "there must be an exit before the last, got"),
         (TEXTS, ["--vocabulary", "3"], "--vocabulary must be at least"),
         (TAGS, ["--pooling", "mean"], "--pooling must be left out of --task tagging, got mean"),
         (TAGS, ["--multi-label"], "--multi-label must be left out of --task tagging, got True"),
@@ -192,7 +192,7 @@ def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_pa
     for command in ("exits", "first-tier"):
         done = train(command, tmp_path / "other", "--task", case.name, "--train", rows, "--output", tmp_path / "out")
         message = f"must hold a multi-exit model for {case.model.task}, got one for {other.model.task}; choose its task"
-        refused(done, f"{message}, or make one with cascade-train exits --task {case.name}")
+        refused(done, message)
 
 
 @pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf"])

@@ -75,7 +75,7 @@ def test_without_peft_an_adapter_is_refused(backbone: Path, tmp_path: Path, monk
         {"base_model.model.classifier.weight": torch.zeros(3, 16)}, tmp_path / "lora" / "adapter_model.safetensors"
     )
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(MissingExtraError, match="an adapter, needs peft, which is not installed; pip install"):
+    with pytest.raises(MissingExtraError, match="an adapter, needs peft, which is missing; pip install"):
         MultiExitModel.from_checkpoint(tmp_path / "lora", labels=[])
 
 

@@ -96,7 +96,7 @@ def test_a_checkpoint_keeps_its_problem(tmp_path: Path) -> None:
     ):  # fmt: skip
         model = MultiExitModel.from_checkpoint(tmp_path / name, labels=[], multi_label=asked)
         assert model.config.problem_type == wanted
-    with pytest.raises(OptionError, match="a regression must have one output, got 2; start from the pre-trained"):
+    with pytest.raises(OptionError, match="a regression must have one output, got 2; fine-tune one for each"):
         MultiExitModel.from_checkpoint(tmp_path / "regression", labels=[])
     # transformers 5 refuses a single label that is one of one.
     older = [(single, multi)] if int(transformers.__version__.split(".")[0]) < 5 else []
@@ -139,7 +139,7 @@ def test_numbers_that_are_no_names(found: tuple[str, ...], multi_label: bool, me
 
 def test_stock_checkpoints_are_refused(tmp_path: Path) -> None:
     fine_tuned("bert", tmp_path / "stock")
-    with pytest.raises(OptionError, match=r"must hold a multi-exit model .* make one with cascade-train exits"):
+    with pytest.raises(OptionError, match=r"must hold a multi-exit model .* see cascade-train exits"):
         MultiExitModel.from_pretrained(tmp_path / "stock")
 
 

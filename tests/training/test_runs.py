@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from cascade.core import files
 from cascade.training import loop
 from cascade.training.checkpoint import spaced
 from cascade.training.models.multi_exit import MultiExitModel
-from cascade.training.run import publish
+from cascade.training.run import Run
 from tests.models import tiny
 from tests.training.commands import CASES, SENTENCES, TEXTS, Done, exits, refused, report_of, train, write
 
@@ -53,7 +54,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(
     assert not (output / "model.safetensors").exists()
     refused(
         exits(case, backbone, rows, output, *options),
-        "is not empty; use --resume to go on with it, --overwrite to start",
+        "--resume goes on, --overwrite starts again",
     )
     shutil.copytree(output, tmp_path / "later")
     done = exits(case, backbone, rows, tmp_path / "later", "--resume", *options, ok=True)
@@ -130,7 +131,7 @@ def test_a_killed_publication_leaves_the_old_model(tmp_path: Path, monkeypatch: 
     output, text = tmp_path / "out", tiny.tokenizer().to_str()
 
     def write_model(model: MultiExitModel) -> None:
-        publish(output, save=model.save_pretrained, tokenizer=text, source=tmp_path / "old", report={})
+        Run(source=tmp_path / "old", train=(), output=output).publish(model, text, {})
 
     def contents() -> dict[str, bytes]:
         return {path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*") if path.is_file()}
@@ -187,12 +188,7 @@ def test_transformers_reads_byte_level_words_as_training_did(tmp_path: Path) -> 
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "tokenizer_config.json").write_text('{"add_prefix_space": false, "kept": 1}')
-    publish(
-        tmp_path / "out",
-        save=lambda _folder: None,
-        tokenizer=spaced(inner.to_str()),
-        source=tmp_path / "source",
-        report={},
-    )
+    nothing = SimpleNamespace(save_pretrained=lambda _folder: None)
+    Run(source=tmp_path / "source", train=(), output=tmp_path / "out").publish(nothing, spaced(inner.to_str()), {})
     written = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert written == {"add_prefix_space": True, "kept": 1}

@@ -72,7 +72,7 @@ def test_a_0_or_1_for_each_label() -> None:
     assert targets([("0", "1", "0"), ("1", "1", "0")], ["a", "b", "c"]).tolist() == [[0, 1, 0], [1, 1, 0]]
     assert targets(["0", "1"], ["LABEL_0"]).tolist() == [[0], [1]]
     assert targets([("0", "1"), ("1",)], ["LABEL_0", "LABEL_1"]).tolist() == [[1, 1], [0, 1]]  # not all: numbers
-    with pytest.raises(DataError, match=r"labels once, .* or all examples a 0 or 1 for each of the 3 labels"):
+    with pytest.raises(DataError, match=r"labels once, .* or a 0 or 1 for each of the 3 labels"):
         targets([("0", "1", "0"), ("1",)], ["LABEL_0", "LABEL_1", "LABEL_2"])
 
 

@@ -27,14 +27,8 @@ from cascade.text.labelled import Columns
 @click.option("--confidence", type=float, default=0.95, show_default=True, metavar="P", help="Of the guarantee.")
 @click.option("--per-class", is_flag=True, help="With --max-drop, --agreement: for every label separately.")
 @click.option("--f1", is_flag=True, help="With --no-guarantee, taggers: bound the loss of entity F1, not of accuracy.")
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="Of the share of the examples that chooses.",
-)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+              help="Of the share of the examples that chooses.")  # fmt: skip
 @click.option("--write", is_flag=True, help="Make the chosen settings the defaults of MODEL, with the certificate.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Write a copy of MODEL with both.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="All figures.")
@@ -42,15 +36,7 @@ from cascade.text.labelled import Columns
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Of all tiers.  [default: the CPUs allowed]")
 @click.option("--progress/--no-progress", default=None, help="Bars on standard error.  [default: on a terminal]")
 @click.pass_obj
-def calibrate(
-    arguments: Sequence[str],
-    /,
-    *,
-    max_drop: float | None,
-    agreement: float | None,
-    progress: bool | None,
-    **options: Any,
-) -> int:
+def calibrate(arguments: Sequence[str], /, **options: Any) -> int:
     """Choose how much a cascade defers and how early it exits tier 2.
 
     MODEL is a folder or a Hub id. FILE holds examples that the models have not seen and that come as those in use will:
@@ -77,17 +63,12 @@ def calibrate(
       cascade calibrate models/sentiment --data reviews.jsonl --no-guarantee --max-drop 0.005 --write
       cascade calibrate models/pos --data tagged.jsonl --max-drop 0.05
     """
-    if max_drop is not None and agreement is not None:
+    asked = SimpleNamespace(**options, command=shlex.join(["cascade", *arguments]), columns=value_of(Columns, options))
+    if asked.max_drop is not None and asked.agreement is not None:
         raise OptionError("--max-drop and --agreement exclude each other; ask for one of them")
-    by, bound = ("--agreement", agreement) if agreement is not None else ("--max-drop", max_drop)
-    asked = SimpleNamespace(
-        by=by,
-        bound=0.01 if bound is None else bound,
-        progress=sys.stderr.isatty() if progress is None else progress,
-        command=shlex.join(["cascade", *arguments]),
-        columns=value_of(Columns, options),
-        **options,
-    )
+    asked.by = "--max-drop" if asked.agreement is None else "--agreement"
+    asked.bound = next((bound for bound in (asked.max_drop, asked.agreement) if bound is not None), 0.01)
+    asked.progress = sys.stderr.isatty() if asked.progress is None else asked.progress
     _check(asked)
     from cascade.cli.calibrate.run import run  # needs the extra
 

@@ -92,8 +92,7 @@ def _read(options: Any, pipeline: Classifier | Tagger) -> Examples:
     if options.by == "--max-drop" and read.truth is None:
         raise DataError(
             f"--max-drop needs {'tags' if words else 'labels'}, but {options.file} has none in the column "
-            f"{columns.label(words=words)!r}; name another with --label-column, or ask for --agreement, which needs "
-            "none"
+            f"{columns.label(words=words)!r}; name another with --label-column, or ask for --agreement"
         )
     return read
 

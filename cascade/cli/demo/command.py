@@ -41,12 +41,8 @@ COLOURS = ("green", "yellow", "magenta", "red")  # of tier 2, from its first lay
 
 
 @click.command(short_help="Show what a cascade does, on sentences of the project's own.")
-@click.option(
-    "--models",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="A folder with bundles sentiment, intents or pos. [default: models, or what came with the installation]",
-)
+@click.option("--models", type=click.Path(path_type=Path), metavar="DIR",
+              help="With the bundles sentiment, intents or pos.  [default: models, or what was installed]")  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads of both tiers. [default: all cores]")
 def demo(models: Path | None, threads: int | None) -> None:
     """Show what a cascade does, on sentences of the project's own.
@@ -66,8 +62,7 @@ def demo(models: Path | None, threads: int | None) -> None:
     if not found:
         *some, last = (str(folders[0] / name) for name in FILES)
         raise BundleNotFoundError(
-            f"the demo needs {', '.join(some)} or {last}, found none; give the folder that they are in with "
-            "--models DIR"
+            f"the demo needs {', '.join(some)} or {last}, found none; give --models, their folder"
         )
     for number, folder in enumerate(found):
         kind = Tagger if folder.name == TAGGER else Classifier
@@ -89,8 +84,8 @@ def shown(name: str, pipeline: Any) -> Iterator[str]:
     given, labels = sentences(name)
     if unknown := sorted(set(labels) - set(pipeline.labels)):
         raise BundleError(
-            f"the bundle {name} must know the labels of the demo's sentences, lacks: {', '.join(unknown[:5])}; "
-            "give a folder with the project's own bundles with --models"
+            f"the bundle {name} must know the labels of the demo's sentences, lacks: {', '.join(unknown[:5])}; give "
+            "--models, a folder with the project's own bundles"
         )
     answers, full, seconds = compare(pipeline, given)
     depth = pipeline.tier2.layers[-1]

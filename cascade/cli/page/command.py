@@ -95,7 +95,5 @@ def _runtime(folder: Path, name: str) -> bytes:
     for place in (folder / "dist" / name, folder / name):
         if place.is_file():
             return place.read_bytes()
-    raise OptionError(
-        f"--runtime must be a folder of onnxruntime-web with dist/{name}, got {folder}; npm install onnxruntime-web "
-        "makes node_modules/onnxruntime-web"
-    )
+    told = f"got {folder}; npm install onnxruntime-web makes node_modules/onnxruntime-web"
+    raise OptionError(f"--runtime must be a folder of onnxruntime-web with dist/{name}, {told}")

@@ -40,81 +40,38 @@ WITH_LISTS = ("jsonl", "parquet", "arrow")  # formats in which a column can hold
 @click.argument("files", metavar="[INPUT]...", nargs=-1)
 @click.option("--routes", is_flag=True, help="Add tier, exit (0 in tier 1) and confidence; of a tagger, per word.")
 @click.option("--top-k", type=click.IntRange(min=1), metavar="K", help="Add the K likeliest labels to each line.")
-@click.option(
-    "--aggregation-strategy",
-    "strategy",
-    type=click.Choice([strategy.value for strategy in AggregationStrategy]),
-    help="Of a tagger: give each text's entities as transformers' pipeline does, not its words.",
-)
+@click.option("--aggregation-strategy", "strategy",
+              type=click.Choice([strategy.value for strategy in AggregationStrategy]),
+              help="Of a tagger: each text's entities, as transformers' pipeline gives them.")  # fmt: skip
 @click.option("--threshold", type=float, metavar="P", help="Defer what tier 1 is less sure of than P, in [0, 1].")
 @click.option("--budget", type=float, metavar="SHARE", help="Defer at most this share of the rows of each buffer.")
 @click.option("--exit-threshold", type=float, metavar="P", help="Leave tier 2 at the first exit that is as sure as P.")
-@click.option(
-    "--truncation/--no-truncation",
-    default=None,
-    help="Cut texts that are too long, as transformers does, or read them in windows.  [default: as MODEL says]",
-)
+@click.option("--truncation/--no-truncation", default=None,
+              help="Cut texts that are too long, as transformers does; no windows.  [default: as MODEL]")  # fmt: skip
 @click.option("--text-column", "text", show_default="text", metavar="NAME", help="The texts.")
-@click.option(
-    "--pair-column", "pair", show_default="text_pair, where there is one", metavar="NAME", help="Second texts."
-)
-@click.option(
-    "--tokens-column",
-    "tokens",
-    show_default="tokens; with --text-column, none",
-    metavar="NAME",
-    help="Of a tagger, in jsonl and parquet: the lists of words.",
-)
-@click.option(
-    "--format",
-    "input_form",
-    type=click.Choice([form.value for form in FileFormat]),
-    help="Of INPUT.  [default: by its suffix; text for standard input and pipes]",
-)
-@click.option(
-    "--max-line",
-    type=click.FloatRange(0, 1e6, min_open=True),
-    default=MAX_LINE / 1e6,
-    show_default=True,
-    metavar="MB",
-    callback=lambda _context, _option, megabytes: max(int(megabytes * 1e6), 1),
-    help="A line, or a row of a csv over several, that is longer cannot be read.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice([way.value for way in OnError]),
-    default="stop",
-    show_default=True,
-    help="What a line that cannot be read does: stop the command, nothing, or get a line with null for an answer.",
-)
-@click.option(
-    "--on-empty",
-    type=click.Choice(ON_EMPTY),
-    default="answer",
-    show_default=True,
-    help='What an empty or blank text gets: an answer, null, or an error. Its line says "empty": true.',
-)
+@click.option("--pair-column", "pair", show_default="text_pair, where there is one", metavar="NAME",
+              help="Second texts.")  # fmt: skip
+@click.option("--tokens-column", "tokens", show_default="tokens; with --text-column, none", metavar="NAME",
+              help="Of a tagger, in jsonl and parquet: the lists of words.")  # fmt: skip
+@click.option("--format", "input_form", type=click.Choice([form.value for form in FileFormat]),
+              help="Of INPUT.  [default: by its suffix; text for standard input and pipes]")  # fmt: skip
+@click.option("--max-line", type=click.FloatRange(0, 1e6, min_open=True), default=MAX_LINE / 1e6, show_default=True,
+              metavar="MB", callback=lambda _context, _option, megabytes: max(int(megabytes * 1e6), 1),
+              help="A line, or a row of a csv over several, that is longer cannot be read.")  # fmt: skip
+@click.option("--on-error", type=click.Choice([way.value for way in OnError]), default="stop", show_default=True,
+              help="What a line that cannot be read does: stop all, nothing, or get null for an answer.")  # fmt: skip
+@click.option("--on-empty", type=click.Choice(ON_EMPTY), default="answer", show_default=True,
+              help='What a blank text gets: an answer, null, an error. Its line says "empty": true.')  # fmt: skip
 @click.option("--shadow", type=float, metavar="SHARE", help="Compare this share with tier 2 at full depth, and watch.")
-@click.option(
-    "--max-disagreement",
-    type=float,
-    metavar="SHARE",
-    help="With --shadow: raise the alarm when more of all answers differ.  [default: as the certificate has it]",
-)
-@click.option(
-    "--on-alarm",
-    type=click.Choice(ON_ALARM),
-    help="With --shadow: what the alarm does beside a warning; safer: the next safer setting answers.  [default: warn]",
-)
+@click.option("--max-disagreement", type=float, metavar="SHARE",
+              help="With --shadow: the alarm, when more of all answers differ.  [default: as certified]")  # fmt: skip
+@click.option("--on-alarm", type=click.Choice(ON_ALARM),
+              help="With --shadow, what else the alarm does: safer: the next safer setting answers.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE|FOLDER", help="A file is written whole.")
 @click.option("--keep", multiple=True, metavar="NAMES", help="Columns of INPUT that go along: a,b or all.")
 @click.option("--prefix", metavar="TEXT", help="Before the names of the columns of answers, as in gold and my_label.")
-@click.option(
-    "--output-format",
-    "form",
-    type=click.Choice(TABLE_FORMS),
-    help="Of a folder's parts.  [default: parquet; of a file its suffix]",
-)
+@click.option("--output-format", "form", type=click.Choice(TABLE_FORMS),
+              help="Of a folder's parts.  [default: parquet; of a file its suffix]")  # fmt: skip
 @click.option("--part-rows", type=click.IntRange(min=1), metavar="N", help="Rows of a part.  [default: 65536]")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes that share the --threads.")
 @click.option("--ray", is_flag=True, help="The workers are tasks on the cluster of RAY_ADDRESS. Needs an extra.")
@@ -256,9 +213,7 @@ def watch(pipeline: Classifier | Tagger, given: Mapping[str, Any]) -> Monitor[An
                 raise OptionError(f"{name} must be used with --shadow; add --shadow 0.01 or leave it out")
         return None
     if given["strategy"] is not None:
-        raise OptionError(
-            "--shadow and --aggregation-strategy exclude each other, both were given; words are compared, not entities"
-        )
+        raise OptionError("--shadow and --aggregation-strategy exclude each other; words are compared, not entities")
 
     def warn(monitor: Monitor[Any]) -> None:
         report = monitor.report()
@@ -281,10 +236,7 @@ def watch(pipeline: Classifier | Tagger, given: Mapping[str, Any]) -> Monitor[An
 
     monitor = Monitor(pipeline, share=share, bound=bound, on_alarm=warn, on_shift=say)
     if on_alarm is not None and monitor.report().bound is None:
-        raise OptionError(
-            "--on-alarm must have a bound, but the setting has no certificate; give --max-disagreement, or make one "
-            "with cascade calibrate"
-        )
+        raise OptionError("--on-alarm must have a bound, but there is no certificate; give --max-disagreement")
     return monitor
 
 

@@ -94,9 +94,7 @@ def tags(tagger: Tagger, *, words: bool, routes: bool = False, monitor: Monitor[
 def entities(tagger: Tagger, strategy: AggregationStrategy, *, routes: bool = False) -> Lines:
     """Each text with its entities, as transformers' pipeline gives them; an `OptionError` if `routes` are asked for."""
     if routes:
-        raise OptionError(
-            "--routes and --aggregation-strategy exclude each other, both were given; an entity has no route of its own"
-        )
+        raise OptionError("--routes and --aggregation-strategy exclude each other; an entity has no route of its own")
 
     def values(text: str, found: list[Entity]) -> Values:
         return {"text": text, "entities": [{**one, "score": _rounded(one["score"])} for one in found]}
@@ -134,10 +132,8 @@ def write(examples: Iterable[Example], out: TextIO, lines: Lines, *, on_empty: s
 def _none_empty(examples: Iterable[Example]) -> Iterator[Example]:
     for example in examples:
         if example.item is not None and is_empty(example.item):
-            raise DataError(
-                f"a text must have a character that is no blank, got {example.item!r} in line {example.line}; correct "
-                "it, or leave --on-empty out"
-            )
+            told = f"got {example.item!r} in line {example.line}; correct it, or leave --on-empty out"
+            raise DataError(f"a text must have a character that is no blank, {told}")
         yield example
 
 

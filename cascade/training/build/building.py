@@ -108,9 +108,7 @@ def build(
     try:
         work.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OptionError(
-            f"the output must be where folders can be made, got {output}: {error.strerror}; choose another"
-        ) from None
+        raise OptionError(f"the output must be where folders can be, got {output}: {error.strerror}") from None
     pairs = any(isinstance(item, tuple) for item in found.items)
     tell(
         f"{'look':<12} {checkpoint.config.model_type} {checkpoint.task.name}, {len(checkpoint.labels)} labels; "

@@ -175,8 +175,7 @@ def look(source: str | Path, *, encode_special_tokens: bool = False) -> Checkpoi
     if task is None:
         raise OptionError(
             "the model must be fine-tuned for classification or tagging (...ForSequenceClassification, "
-            f"...ForTokenClassification), got {', '.join(config.architectures or ['no architectures'])}; fine-tune it "
-            "first, or train it with exits by cascade-train exits"
+            f"...ForTokenClassification), got {', '.join(config.architectures or ['no architectures'])}; fine-tune it"
         )
     if problem_of(config) == REGRESSION and config.num_labels > 1:
         raise OptionError(f"a regression must have one output, got {config.num_labels}; fine-tune one for each number")
@@ -207,10 +206,8 @@ def read(checkpoint: Checkpoint, files: Sequence[str | Path], options: BuildOpti
     if needed:
         bare = next((part.source for part in parts if part.labels is None), None)
         if bare is not None:
-            raise DataError(
-                f"max_drop needs a label for every {task.item}, but {bare} has some without; label them, or ask for "
-                "max_disagreement, which needs none"
-            )
+            told = f"max_drop needs a label for every {task.item}, but {bare} has some without"
+            raise DataError(f"{told}; label them, or ask for max_disagreement, which needs none")
         own = label_numbers(found.labels or (), checkpoint.labels, multi_label=several, source=found.source)
         truth = [np.array(one, np.int64) for one in own]
         if not checkpoint.tags:

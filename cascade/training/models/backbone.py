@@ -84,9 +84,7 @@ class ExitBackbone(Teacher):
         if frozen_layers:
             layers = self.family.layers(self.backbone)
             if not 0 < frozen_layers < len(layers):
-                raise OptionError(
-                    f"frozen layers must be fewer than all, {len(layers)}, got {frozen_layers}; freeze fewer"
-                )
+                raise OptionError(f"frozen layers must be 1 to {len(layers) - 1}, got {frozen_layers}; freeze fewer")
             self.backbone.requires_grad_(False)
             for layer in () if frozen else layers[frozen_layers:]:
                 layer.requires_grad_(True)
@@ -214,13 +212,13 @@ class ExitBackbone(Teacher):
         Shape `(rows, exits, labels)`, of words `(rows, exits, longest, labels)`; those of a token that has halted are
         of an old state.
         """
-        states = self.states(input_ids, attention_mask, token_type_ids, exit_layers)
-        places = zip(self.heads, self.norms, self.layers, strict=True)
-        logits = [
-            head(self.read(norm(states[layer]), attention_mask, number))
-            for number, (head, norm, layer) in enumerate(places)
-        ]
-        return {"logits": torch.stack(logits, dim=1)}
+        read = self.reads(input_ids, attention_mask, token_type_ids, exit_layers)
+        return {"logits": torch.stack([head(own) for head, own in zip(self.heads, read, strict=True)], dim=1)}
+
+    def reads(self, input_ids: Tensor, attention_mask: Tensor, *others: Tensor | None) -> list[Tensor]:
+        """What each head reads, for the arguments of `states`."""
+        states, places = self.states(input_ids, attention_mask, *others), zip(self.norms, self.layers, strict=True)
+        return [self.read(norm(states[layer]), attention_mask, n) for n, (norm, layer) in enumerate(places)]
 
     def states(
         self,

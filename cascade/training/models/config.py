@@ -48,9 +48,7 @@ def load_config(checkpoint: str | Path, *, dropout: float | None = None) -> Any:
             remedy = "there is no such folder either, check the path"
         elif base is not None:
             remedy = f"its adapter_config.json names {base} as the model that it adapts: put that there"
-        raise OptionError(
-            f"{checkpoint} must be a checkpoint that transformers reads, but: {reason}; {remedy}"
-        ) from None
+        raise OptionError(f"{checkpoint} must be what transformers reads, but: {reason}; {remedy}") from None
     if base is not None:
         adapt(config, folder)
     # Every model is made and loaded in fp32 (`load_model`), whatever its weights are stored in.
@@ -104,15 +102,11 @@ def read_exits(config: Any, *, source: str | Path, task: str) -> dict[str, Any]:
     exits: dict[str, Any] | None = getattr(config, "cascade_exits", None)
     if not exits:
         raise OptionError(
-            f"{source} must hold a multi-exit model (config.json with cascade_exits); make one with cascade-train exits"
+            f"{source} must hold a multi-exit model (config.json with cascade_exits); see cascade-train exits"
         )
     found = exits.get("task", CLASSIFICATION)
     if found != task:
-        option = "tagging" if task == TAGGING else "classification"
-        raise OptionError(
-            f"{source} must hold a multi-exit model for {task}, got one for {found}; choose its task, or make one with "
-            f"cascade-train exits --task {option}"
-        )
+        raise OptionError(f"{source} must hold a multi-exit model for {task}, got one for {found}; choose its task")
     return exits
 
 
@@ -204,9 +198,7 @@ def peft_for(what: str) -> Any:
     try:
         import peft
     except ImportError:
-        raise MissingExtraError(
-            f"{what} needs peft, which is not installed; pip install peft, or save what merge_and_unload gives"
-        ) from None
+        raise MissingExtraError(f"{what} needs peft, which is missing; pip install peft, or save it merged") from None
     return peft
 
 

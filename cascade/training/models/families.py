@@ -228,9 +228,7 @@ def family_of(config: Any) -> Family:
     One that is not among `FAMILIES`, or says something that the family's packed form does not do, is an `OptionError`.
     """
     if config.model_type not in FAMILIES:
-        raise OptionError(
-            f"the checkpoint's model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {REMEDY}"
-        )
+        raise OptionError(f"the model_type must be one of {', '.join(FAMILIES)}, got {config.model_type}; {REMEDY}")
     family = FAMILIES[config.model_type]
     for name, values in family.required.items():
         allowed = values(config) if callable(values) else values

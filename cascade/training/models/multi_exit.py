@@ -11,11 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 from transformers.activations import ACT2FN
 
 from cascade.core.checks import check_whole
@@ -114,14 +110,9 @@ class MultiExitModel(ExitBackbone):
             return asked, {"pooling": pooling or "mean"}
         own = problem_of(config)
         if own == REGRESSION and config.num_labels > 1:
-            raise OptionError(
-                f"a regression must have one output, got {config.num_labels}; start from the pre-trained checkpoint"
-            )
+            raise OptionError(f"a regression must have one output, got {config.num_labels}; fine-tune one for each")
         if multi_label and own != MULTI_LABEL and config.problem_type:
-            raise OptionError(
-                f"--multi-label must fit the checkpoint's problem_type, which is {own}; leave it out, or start from "
-                "the pre-trained checkpoint"
-            )
+            raise OptionError(f"--multi-label must fit the checkpoint's problem_type, which is {own}; leave it out")
         family, earlier = family_of(config), len(layers or range(config.num_hidden_layers)) - 1
         last = family.pooling(config)
         options = {"pooling": (*[pooling or last] * earlier, last), "activation": activation_of(config, family.head)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +23,7 @@ from cascade.training.models.config import (
 from cascade.training.models.families import max_length
 
 
-class Teacher(nn.Module, ABC):
+class Teacher(nn.Module):
     """A model that answers units: texts, or words.
 
     `task`: what transformers' pipelines call it; `backbone`: the transformers encoder inside.
@@ -59,9 +58,9 @@ class Teacher(nn.Module, ABC):
         return problem_of(self.config) == MULTI_LABEL
 
     @property
-    @abstractmethod
     def exits(self) -> dict[str, Any]:
         """What `config.json` says of the exits: the constructor's options, and the task where it is not texts'."""
+        return {}
 
     @property
     def vocabulary(self) -> int:
@@ -96,10 +95,6 @@ class WholeModel(Teacher):
     def backbone(self) -> Any:
         """The encoder below the head."""
         return self.model.base_model
-
-    @property
-    def exits(self) -> dict[str, Any]:
-        return {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Any:
         """`logits` of shape `(rows, 1, labels)`, of words `(rows, 1, longest, labels)`."""

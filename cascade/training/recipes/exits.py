@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cascade.core.checks import check_share
 from cascade.core.confidence import probabilities
-from cascade.core.rows import FloatArray
 from cascade.exceptions import DataError, OptionError
 from cascade.training.augmentation import varied
 from cascade.training.checkpoint import keep_rows, load_tokenizer_text, prune_model
@@ -109,9 +108,7 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         dropout=options.dropout,
     )
     if any(objective.frozen for objective in options.objectives) and len(model.layers) == 1:
-        raise OptionError(
-            f"there must be an exit before the last to train alone, got exits {model.layers}; give --exits more layers"
-        )
+        raise OptionError(f"there must be an exit before the last, got exits {model.layers}; give --exits more layers")
     text = task.tokenizer(load_tokenizer_text(run.source))
     wordpiece = json.loads(text)["model"]["type"] == "WordPiece"
     if options.vocabulary is not None and wordpiece:
@@ -131,8 +128,9 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
         rows = rows.with_target("answers", mixed(found, rows.targets["labels"], options.imitation))
         teacher.close()
     elif needed and examples.labels is None:
-        said = run.said(model, rows, resume=options.loop.resume)
-        rows = rows.with_target("answers", _softly(said, multi_label=model.multi_label))
+        said = probabilities(run.said(model, rows, resume=options.loop.resume), multi_label=model.multi_label)
+        number = said.shape[1] == 1 and not model.multi_label
+        rows = rows.with_target("answers", said[:, 0] if number else said)
     if options.vocabulary is not None and not wordpiece:
         read = [part.units.rows.ids for part in (rows, eval_rows) if part is not None]
         keep_rows(model, np.concatenate(read), size=options.vocabulary, unknown=tokenizer.unknown)
@@ -167,17 +165,9 @@ def _check(run: Run, options: ExitsOptions) -> None:
     """Refuse options that another one asks for, or rules out."""
     for name, value in (("pooling", options.pooling), ("multi-label", options.multi_label)):
         if run.task is TAGGING and value:
-            raise OptionError(
-                f"--{name} must be left out of --task tagging, got {value}; a word has one tag, read at its first token"
-            )
+            raise OptionError(f"--{name} must be left out of --task tagging, got {value}; a word has one tag")
     if run.extra_text and run.answers is None:
         raise OptionError(f"--extra-text must come with --answers, the bundle that labels it, got {run.extra_text[0]}")
-
-
-def _softly(logits: FloatArray, *, multi_label: bool) -> FloatArray:
-    """What a model answers, as targets: probabilities, of a regression its numbers, of shape `(units,)`."""
-    found = probabilities(logits, multi_label=multi_label)
-    return found[:, 0] if found.shape[1] == 1 and not multi_label else found
 
 
 def _refuse_one_string(examples: Examples) -> None:

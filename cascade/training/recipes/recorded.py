@@ -34,10 +34,7 @@ class _States(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
     ) -> dict[str, Tensor]:
-        states = self.model.states(input_ids, attention_mask, token_type_ids)
-        places = zip(self.model.norms, self.model.layers, strict=True)
-        read = [self.model.read(norm(states[layer]), attention_mask, n) for n, (norm, layer) in enumerate(places)]
-        return {"logits": torch.stack(read, dim=1)}
+        return {"logits": torch.stack(self.model.reads(input_ids, attention_mask, token_type_ids), dim=1)}
 
 
 class _Heads(nn.Module):

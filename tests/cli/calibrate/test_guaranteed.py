@@ -175,7 +175,7 @@ def test_no_labels_are_needed_for_agreement(
     assert piped.out.replace("pipe.txt", "texts.txt") == done.out
     assert run.refused("calibrate", model, "--data", file) == (
         f"Error: --max-drop needs labels, but {file} has none in the column 'label'; name another with --label-column, "
-        "or ask for --agreement, which needs none\n"
+        "or ask for --agreement\n"
     )
 
 

@@ -113,7 +113,7 @@ REFUSALS = [
         "must hold all weights of a BertForSequenceClassification, 2 are missing, such as classifier.bias",
     ),
     (with_another_head, "must hold a model that transformers reads, but: "),
-    (in_a_file, "the output must be where folders can be made, got "),
+    (in_a_file, "the output must be where folders can be, got "),
     (without_texts, "there is no file"),
     (without_model, "there is no folder"),
     (file_as_model, "model' is a file; give its folder"),
