@@ -77,13 +77,8 @@ def open_bundle(
 ) -> Bundle:
     """Find a bundle, read its manifest and verify every file of it.
 
-    Args:
-        path_or_id: a folder; where there is none, a Hub id (`name` or `owner/name`).
-        verify: hash the files; a caller who reads them anyway need not (`Bundle.read`).
-        revision: branch, tag or commit on the Hub.
-        cache_dir: where downloads are kept; the Hub's own cache if not given.
-        token: for closed repositories; the stored login if not given.
-        local_files_only: take what the cache has, download nothing.
+    `path_or_id`: a folder; where there is none, a Hub id (`name` or `owner/name`). `verify`: hash the files; a caller
+    who reads them anyway need not (`Bundle.read`). The others are those of `Pipeline.from_pretrained`.
 
     Neither such a folder nor such a repository is a `BundleNotFoundError`. One that is incomplete, altered or of
     another format, or whose manifest lists files outside the folder, is a `BundleError` with all faults in one line.

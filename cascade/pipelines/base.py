@@ -68,9 +68,9 @@ class Pipeline(Copies):
             tuned: whether these take the token budgets of `cascade tune --write`, where there are some for this host.
             truncation: see `with_truncation`; as the bundle says if left out.
             revision: branch, tag or commit on the Hub.
-            cache_dir: where downloads are kept.
-            token: for closed repositories.
-            local_files_only: download nothing.
+            cache_dir: where downloads are kept; the Hub's own cache if left out.
+            token: for closed repositories; the stored login if left out.
+            local_files_only: take what the cache has, download nothing.
 
         No such folder or repository is a `BundleNotFoundError`; one that is incomplete, altered, of another format or
         for another task (`TaskError`) a `BundleError`; an impossible option an `OptionError`.

@@ -56,12 +56,10 @@ class Setup:
         models: names, and where the bundle of each lies; the first is the default.
         limits: of each model.
         threads: of each model in each process; what the process may use if left out.
-        monitor: share of the answers that are compared with full depth.
+        monitor: share of the answers that are compared with full depth; `log_share`: of the requests that are logged.
         tei_metrics: whether to count under TEI's names as well.
         api_key, origins: see `App`.
-        log_share: of the requests that are logged.
         otlp: where spans go, and the name of the service; `None`: nowhere.
-        revision: of bundles on the Hub.
     """
 
     models: tuple[tuple[str, str], ...]
