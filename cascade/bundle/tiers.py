@@ -22,12 +22,9 @@ class FileRecord:
 class SingleExitSpec:
     """A tier of one padded ONNX graph (`input_ids`, `attention_mask`[, `token_type_ids`] -> `logits`).
 
-    Attributes:
-        file: path inside the bundle.
-        max_length: tokens of a row at most, special tokens included.
-        model: what was trained, `static` or `transformer`; information only.
-        precision: `int7` (int8, weights of 7 bits), `int8` (of 8) or `fp32`; information only.
-        tokenizer: path of its tokenizer's file inside the bundle.
+    `file`, `tokenizer`: paths of the graph and of its tokenizer inside the bundle; `max_length`: tokens of a row at
+    most, special tokens included. For information only: `model`, what was trained, `static` or `transformer`, and
+    `precision`, `int7` (int8, weights of 7 bits), `int8` (of 8) or `fp32`.
     """
 
     kind: ClassVar[str] = "single_exit"
@@ -57,10 +54,8 @@ class SingleExitSpec:
 class StageSpec:
     """A stage: the layers between two exits and the head at their end.
 
-    Attributes:
-        file: path inside the bundle.
-        layer: number of the last layer in it, counted from 1; exits are named by it.
-        precision: `int7` (int8, weights of 7 bits), `int8` (of 8) or `fp32`; information only.
+    `file`: path inside the bundle; `layer`: number of the last layer in it, counted from 1; exits are named by it.
+    `precision`: as of a `SingleExitSpec`.
     """
 
     file: str
@@ -72,14 +67,10 @@ class StageSpec:
 class MultiExitSpec:
     """A tier of `embed` and a chain of packed stages (see ARCHITECTURE.md for their inputs).
 
-    Attributes:
-        embed: path of the embedding graph inside the bundle.
-        stages: in the order in which they run; the last is full depth.
-        width: size of a hidden state.
-        heads: of attention, in every layer.
-        max_length: tokens of a row at most, special tokens included.
-        position_offset: position id of a row's first token (RoBERTa: 2).
-        tokenizer: path of its tokenizer's file inside the bundle.
+    `embed`, `tokenizer`: paths of the embedding graph and of its tokenizer inside the bundle; `stages`: in the order in
+    which they run; the last is full depth; `width`: size of a hidden state; `heads`: of attention, in every layer;
+    `max_length`: tokens of a row at most, special tokens included; `position_offset`: position id of a row's first
+    token (RoBERTa: 2).
     """
 
     kind: ClassVar[str] = "multi_exit"

@@ -42,16 +42,11 @@ USUAL = Windows(2), 0.15
 class WordAnswers(Sample):
     """Encoded sentences and the tiers that answer them; a `Sample` whose answers are words and examples sentences.
 
-    Attributes:
-        tiers: of the tagger, two.
-        decoding: its decoder, which every setting has.
-        words: the sentences, each with a word at least, however long.
-        truth: number of each word's right label; `None` without labels. Shape `(words,)`.
-        costs: of a token; `None` where they were not measured.
-        encode_seconds: what making `words` took; every setting pays it.
-        at_full: what full depth answers, where it ran already.
-        original: see `Sample`. Shape `(words, 1)`.
-        at_every_exit: what tier 2 says of whole sentences, where it ran already. Shape `(words, exits, labels)`.
+    `tiers` of the tagger, two, and its decoder, which every setting has; `words`: the sentences, each with a word at
+    least, however long; `truth`: number of each word's right label, shape `(words,)`, `None` without labels; `costs`:
+    of a token, `None` where they were not measured; `encode_seconds`: what making `words` took; every setting pays it.
+    `original`: see `Sample`, shape `(words, 1)`. Where they ran already: `at_full`, what full depth answers, and
+    `at_every_exit`, what tier 2 says of whole sentences, shape `(words, exits, labels)`.
     """
 
     tiers: tuple[SingleExit, MultiExit | SingleExit]

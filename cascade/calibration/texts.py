@@ -30,12 +30,10 @@ from cascade.policies.unit_exits import UnitState
 class TierAnswers:
     """Probabilities of one tier, at all exits.
 
-    Attributes:
-        probabilities: of rows, without another tier's evidence. Shape `(rows, exits, labels)`, one exit of a tier
-            without any.
-        items: number of the item that each row belongs to, from 0, none left out, never falling. Shape `(rows,)`.
-        lengths: tokens of each row. Shape `(rows,)`.
-        layers: number of the layer below each exit, counted from 1; the last is full depth. Empty without exits.
+    `probabilities`: of rows, without another tier's evidence, shape `(rows, exits, labels)`, one exit of a tier without
+    any; `items`: number of the item that each row belongs to, from 0, none left out, never falling, and `lengths`:
+    tokens of each row, shape `(rows,)`; `layers`: number of the layer below each exit, counted from 1; the last is full
+    depth. Empty without exits.
     """
 
     probabilities: FloatArray

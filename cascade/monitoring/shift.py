@@ -35,15 +35,9 @@ class ShiftDetector:
     """Raises the alarm once it is shown that texts differ from those of a profile. A value: `after` gives the next.
 
     Texts that come as those of the profile did, in any order, raise it with a probability of at most `1 - confidence`,
-    over an endless stream.
-
-    Attributes:
-        profile: what texts are compared with.
-        confidence: in (0, 1).
-        balls: texts of profile and stream in each run of each feature, and one more. Shape `(runs,)` each.
-        process: the bets, until the alarm.
-        alarm_at: number of the text, from 1, that raised the alarm; later ones are not looked at.
-        feature: that differs most, once there is an alarm.
+    over an endless stream. `profile`: what texts are compared with; `balls`: texts of profile and stream in each run of
+    each feature, and one more, shape `(runs,)` each; `process`: the bets, until the alarm; `alarm_at`: number of the
+    text, from 1, that raised it; later ones are not looked at; `feature`: that differs most, once there is an alarm.
     """
 
     profile: Profile = field(repr=False)

@@ -44,14 +44,10 @@ class Form(Enum):
 class Served:
     """A pipeline that a server offers by a name.
 
-    Attributes:
-        name: by which clients ask for it.
-        pipeline: at level 0.
-        levels: the policies of each level; the last one never defers (`levels.levels_of`).
-        watch: compares a share of the answers of level 0 with full depth; `None`: nothing is compared.
-        labels: their names, in the order of the columns of `probabilities`.
-        words: whether units are words.
-        max_input_length: tokens that the model reads at once.
+    `pipeline`: at level 0; `levels`: the policies of each level; the last one never defers (`levels.levels_of`);
+    `watch`: compares a share of the answers of level 0 with full depth; `None`: nothing is compared; `labels`: their
+    names, in the order of the columns of `probabilities`; `words`: whether units are words; `max_input_length`: tokens
+    that the model reads at once.
 
     `share`: of the answers that are compared, 0 compares none; `again`: loads the same bundle from where it lies now.
     """

@@ -49,12 +49,9 @@ class Reply:
 class Call:
     """A request under way, and what the log and the counters will say of it.
 
-    Attributes:
-        headers: the last of each name.
-        json: the body, once it is read: an object.
-        route: the path of its route; `named`: what stood in the place of `{model}` there.
-        status: of the answer; 499 where the client was gone before.
-        model, items, characters, answers: of the last question that was asked of the engine.
+    `headers`: the last of each name; `json`: the body, once it is read: an object; `route`: the path of its route;
+    `named`: what stood in the place of `{model}` there; `status`: of the answer; 499 where the client was gone before;
+    `model`, `items`, `characters`, `answers`: of the last question that was asked of the engine.
     """
 
     __slots__ = (

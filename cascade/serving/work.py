@@ -22,14 +22,11 @@ from cascade.text.entities import AggregationStrategy, Entity, PieceText, aggreg
 class Answers(Scores):
     """The answers of one request: scores of its items' units, in order.
 
-    Attributes:
-        served: what answered, with the names of the labels: what was loaded when the request came.
-        offsets: the units of item `i` are `offsets[i]` to `offsets[i + 1] - 1`. Shape `(items + 1,)`.
-        tokens: read by the first tier, special ones included.
-        degraded: a cheaper level than the first one answered.
-        seconds: `tokenize`, `queue`, `inference`: wall-clock time of what was done for it, other requests' share in
-            common batches included.
-        extra: the pieces of a tagger's texts, one value for each work, for `entities`.
+    `served`: what answered, which was loaded when the request came; `offsets`: the units of item `i` are `offsets[i]`
+    to `offsets[i + 1] - 1`, shape `(items + 1,)`; `tokens`: read by the first tier, special ones included; `degraded`:
+    a cheaper level than the first one answered; `seconds`: `tokenize`, `queue`, `inference`: wall-clock time of what
+    was done for it, other requests' share in common batches included; `extra`: the pieces of a tagger's texts, one
+    value for each work, for `entities`.
     """
 
     served: Served
