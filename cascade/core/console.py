@@ -99,18 +99,16 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence
 
     `right`: numbers of the columns that are flush right, from 0.
     """
-    lines = [head, *rows]
-    seen = [[len(click.unstyle(cell)) for cell in cells] for cells in lines]
-    widths = [max(column) for column in zip(*seen, strict=True)]
+    widths = [max(len(click.unstyle(cell)) for cell in column) for column in zip(head, *rows, strict=True)]
 
-    def line(number: int) -> str:
+    def line(cells: Sequence[str]) -> str:
         parts = []
-        for column, cell in enumerate(lines[number]):
-            blanks = " " * (widths[column] - seen[number][column])
+        for column, cell in enumerate(cells):
+            blanks = " " * (widths[column] - len(click.unstyle(cell)))
             parts.append(blanks + cell if column in right else cell + blanks)
         return "  ".join(parts).rstrip()
 
-    return "\n".join([click.style(line(0), bold=True), *(line(number) for number in range(1, len(lines)))])
+    return "\n".join([click.style(line(head), bold=True), *map(line, rows)])
 
 
 def _open_streams() -> None:

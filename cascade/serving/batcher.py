@@ -26,7 +26,7 @@ from cascade.serving.load import FINISH, LOOK, Late, Load
 from cascade.serving.metrics import Metrics
 from cascade.serving.running import Runner
 from cascade.serving.served import Form, Served
-from cascade.serving.work import Answers, Ended, Request, Turns, Work, cut, size_of
+from cascade.serving.work import Answers, Ended, Request, Turns, Work, cut, settle, size_of
 from cascade.text.texts import read_texts
 from cascade.text.word_encoding import check_words
 
@@ -306,12 +306,7 @@ class Batcher:
 
 def _hand_over(some: Sequence[Ended]) -> None:
     for work, found in some:
-        if work.future.done():
-            continue
-        if isinstance(found, Answers):
-            work.future.set_result(found)
-        elif found is not None:
-            work.future.set_exception(found)
+        settle(work.future, found)
 
 
 def _failed(error: Exception) -> CascadeError:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import ray
@@ -95,7 +96,6 @@ def application(setup: Setup, *, replicas: tuple[int, int] = (1, 1), later_repli
     more while more tokens wait (`by_tokens`).
     """
     threads = setup.threads or 1
-    reserved = {"num_cpus": threads}
     scaled = AutoscalingConfig(min_replicas=replicas[0], max_replicas=replicas[1], target_ongoing_requests=ONGOING)
     by_load = AutoscalingConfig(
         min_replicas=later_replicas[0],
@@ -104,26 +104,13 @@ def application(setup: Setup, *, replicas: tuple[int, int] = (1, 1), later_repli
         metrics_interval_s=1.0,
         upscale_delay_s=5.0,
     )
-    front = serve.deployment(
-        Front,
-        name="first-tier",
-        autoscaling_config=scaled,
-        ray_actor_options=reserved,
-        max_ongoing_requests=512,
-        logging_config=QUIET,
-    )
-    handles = {}
+    deployed: Any = partial(serve.deployment, ray_actor_options={"num_cpus": threads}, logging_config=QUIET)
+    front = deployed(Front, name="first-tier", autoscaling_config=scaled, max_ongoing_requests=512)
+    later, handles = deployed(LaterTier, autoscaling_config=by_load, max_ongoing_requests=256), {}
     for name, path in setup.models:
         bundle = open_bundle(path, verify=False, revision=setup.revision)
         handles[name] = [
-            serve.deployment(
-                LaterTier,
-                name=f"{name}-tier-{number + 1}",
-                autoscaling_config=by_load,
-                ray_actor_options=reserved,
-                max_ongoing_requests=256,
-                logging_config=QUIET,
-            ).bind(path, number, threads, setup.revision)
+            later.options(name=f"{name}-tier-{number + 1}").bind(path, number, threads, setup.revision)
             for number in range(1, len(bundle.manifest.tiers))
         ]
     return front.bind(setup, handles)

@@ -18,6 +18,7 @@ from cascade.exceptions import CascadeWarning
 from cascade.pipelines.loading import load
 from cascade.pipelines.parts import with_options
 from cascade.policies.exits import ExitPolicy, never
+from cascade.serving.work import settle
 
 CALL_TOKENS: Final = 4096
 """Tokens of one call at most: what is more goes to several replicas at once."""
@@ -140,15 +141,11 @@ class LaterTier:
             self._waiting = [one for one in self._waiting if one[0].key != key]
             live = [one for one in together if not one[1].done()]  # nobody waits for the others any more
             try:
-                found = await asyncio.to_thread(self._scores, [asked for asked, _ in live])
+                found: list[Any] = await asyncio.to_thread(self._scores, [asked for asked, _ in live])
             except Exception as error:  # noqa: BLE001  # whoever asks next must be answered
-                for _, future in live:
-                    if not future.done():
-                        future.set_exception(error)
-            else:
-                for (_, future), scores in zip(live, found, strict=True):
-                    if not future.done():
-                        future.set_result(scores)
+                found = [error] * len(live)
+            for (_, future), scores in zip(live, found, strict=True):
+                settle(future, scores)
 
     def _scores(self, asked: Sequence[Asked]) -> list[Scores]:
         if not asked:

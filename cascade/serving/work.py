@@ -116,6 +116,12 @@ Ended: TypeAlias = "tuple[Work, Answers | CascadeError | None]"
 """A work and its answers, or why it has none; `None`: the next tiers have to answer."""
 
 
+def settle(future: asyncio.Future[Any], found: Any) -> None:
+    """Give a future its result or exception; nobody waits for one that is done."""
+    if not future.done():
+        (future.set_exception if isinstance(found, Exception) else future.set_result)(found)
+
+
 def cut(items: Sequence[Any], sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
     """Runs of items of at most `most` tokens together, or of one item: where each begins and ends."""
     begin = total = 0
