@@ -54,8 +54,9 @@ class CascadeLabels:
         threads: int | None = None,
         revision: str | None = None,
     ) -> None:
-        reserved = ray.get_runtime_context().get_assigned_resources().get("CPU", 1)
-        self._pipeline = load(model, threads=threads or max(int(reserved), 1), revision=revision)
+        if threads is None:
+            threads = max(int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)), 1)
+        self._pipeline = load(model, threads=threads, revision=revision)
         self._columns = [text_column] if pair_column is None else [text_column, pair_column]
         self._routes = routes
 
