@@ -17,18 +17,12 @@ from cascade.core.confidence import answers as answers_of
 from cascade.core.confidence import evidence
 from cascade.core.rows import BoolArray, Doubles, FloatArray, IntArray
 from cascade.policies.exits import ExitPolicy, MaxProbability, never
-from cascade.policies.registry import Tunable
+from cascade.policies.registry import Tunable, tunable
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.settings import Policies
 
 ROUTER: Tunable = Threshold(0.5)
 EXIT: Tunable = MaxProbability(0.5)
-
-
-def tunable(policy: Router | ExitPolicy, default: Tunable) -> Tunable:
-    """What can be tuned of a policy: itself or a part of an `any_of`; `default` where nothing can."""
-    parts: Sequence[object] = (policy, *getattr(policy, "policies", ()))
-    return next((part for part in parts if isinstance(part, Tunable)), default)
 
 
 @dataclass(frozen=True, eq=False)

@@ -172,8 +172,7 @@ class Rows:
         examples = read_examples(part, **reading, **self._settings.reading)
         while some := list(islice(examples, ROWS)):
             faults = [None if one.error is None else str(one.error).removesuffix(f"; {REMEDY}") for one in some]
-            kept = self._kept(some, faults, one.path)
-            yield _block([one.item for one in some], faults, kept)
+            yield _block([example.item for example in some], faults, self._kept(some, faults, one.path))
 
     def _kept(self, examples: list[Example], faults: list[str | None], path: str) -> pa.Table:
         def fault(row: int, told: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
@@ -150,13 +151,13 @@ class Monitor(Generic[P]):
         If `safer` is called meanwhile (by `on_alarm`, say), texts that are read from then on are answered by the new
         setting; what was read already is answered as before and no longer compared.
         """
-        return self._stream(texts, lambda pipeline, rest: pipeline.stream(rest, options=options), "predict")
+        return self._stream(texts, "predict", options)
 
     def stream_texts(
         self: Monitor[Tagger], texts: Iterable[str], *, options: StreamOptions | None = None
     ) -> Iterator[TagPrediction]:
         """To `Tagger.stream_texts` what `stream` is to `Tagger.stream`."""
-        return self._stream(texts, lambda tagger, rest: tagger.stream_texts(rest, options=options), "predict_texts")
+        return self._stream(texts, "predict_texts", options)
 
     def report(self) -> MonitorState:
         """What is known by now. Asking at any time, and as often as one likes, does not spoil the bounds."""
@@ -194,15 +195,12 @@ class Monitor(Generic[P]):
         self._compare()
         return answers
 
-    def _stream(
-        self, texts: Iterable[Any], answers: Callable[[P, Iterable[Any]], Iterator[Any]], ask: Ask
-    ) -> Iterator[Any]:
-        answers(self._pipeline, texts)  # says at once what is wrong with them; nothing is read yet
-        return self._streamed(iter(texts), answers, ask)
+    def _stream(self, texts: Iterable[Any], ask: Ask, options: StreamOptions | None) -> Iterator[Any]:
+        stream = attrgetter(ask.replace("predict", "stream"))
+        stream(self._pipeline)(texts, options=options)  # says at once what is wrong with them; nothing is read yet
+        return self._streamed(iter(texts), ask, lambda pipeline, rest: stream(pipeline)(rest, options=options))
 
-    def _streamed(
-        self, source: Iterator[Any], answers: Callable[[P, Iterable[Any]], Iterator[Any]], ask: Ask
-    ) -> Iterator[Any]:
+    def _streamed(self, source: Iterator[Any], ask: Ask, answers: Callable[[P, Iterable[Any]], Any]) -> Iterator[Any]:
         ended = False
         while not ended:
             pipeline, held = self._pipeline, deque[Any]()

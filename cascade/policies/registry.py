@@ -5,7 +5,7 @@ A policy is a frozen dataclass that is called with a state. `register` makes its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -179,3 +179,9 @@ class Tunable(Protocol):
 
     def at(self, threshold: Any) -> Any:
         """The same policy with this threshold in [0, 1]; an exit policy also takes a tuple with one per exit."""
+
+
+def tunable(policy: object, default: Any) -> Any:
+    """What is `Tunable` of a policy: itself or a part of an `any_of`; `default` where nothing is."""
+    parts: Sequence[object] = (policy, *getattr(policy, "policies", ()))
+    return next((part for part in parts if isinstance(part, Tunable)), default)

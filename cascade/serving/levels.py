@@ -27,8 +27,7 @@ def levels_of(policies: Policies, tiers: Sequence[ModelInfo], *, steps: int = ST
         routers = [_eased(own, share, tier) for own, tier in zip(policies.routers, tiers, strict=False)]
         exits = [_eased(own, share, tier) for own, tier in zip(policies.exits, tiers, strict=True)]
         found.append(replace(policies, routers=tuple(routers), exits=tuple(exits)))
-    none = (defer_none,) * len(policies.routers)
-    cheapest = replace(policies, routers=none)
+    cheapest = replace(policies, routers=(defer_none,) * len(policies.routers))
     if tiers[0].layers:  # otherwise exits are those of tiers that nothing reaches
         leave = tuple(
             AtExit(tier.layers[0]) if tier.layers else own for own, tier in zip(policies.exits, tiers, strict=True)

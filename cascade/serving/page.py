@@ -15,6 +15,7 @@ from cascade.core.checks import is_number
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import MaxProbability, each
+from cascade.policies.registry import tunable
 from cascade.policies.routing import Threshold
 from cascade.serving.errors import Failed, Invalid, Overloaded, as_tei, misshapen
 from cascade.serving.levels import scores_of
@@ -163,20 +164,14 @@ def _items(inputs: object, *, pairs: bool) -> list[Any]:
     return [item if len(item) > 1 else item[0] for item in items]
 
 
-def _part(policy: Any) -> Any:
-    """The policy, or the first part of a combination, that has a threshold to set; `None` where none has."""
-    parts = getattr(policy, "policies", (policy,))
-    return next((part for part in parts if scores_of(part) is not None), None)
-
-
 def _shown(policy: Any) -> Any:
-    part = _part(policy)
-    return None if part is None else each(scores_of(part), lambda score: round(score, 4))
+    scores = scores_of(tunable(policy, None))
+    return None if scores is None else each(scores, lambda score: round(score, 4))
 
 
 def _at(policy: Any, threshold: float, default: Any) -> Any:
-    part = _part(policy)
-    made = (default if part is None else part).at(threshold)
-    if part is None or part is policy:
+    part = tunable(policy, default)
+    made = part.at(threshold)
+    if part is policy or part is default:
         return made
     return replace(policy, policies=tuple(made if one is part else one for one in policy.policies))

@@ -21,8 +21,7 @@ async def classify(call: Call) -> Reply:
     if not texts:
         raise Refused("input must hold a text, got none", 400)
     routes, activation = field(body, "routes", bool, False), field(body, "use_activation", bool, True)
-    truncate = True if body.get("truncate_prompt_tokens") is not None else None
-    answers = await ask(call, texts, truncate=truncate)
+    answers = await ask(call, texts, truncate=None if body.get("truncate_prompt_tokens") is None else True)
     served, scores = answers.served, answers.probabilities
     labels, scores = served.labels, scores if activation else raw_of(served, scores)
     rows = zip(scores.argmax(axis=1).tolist(), scores.tolist(), strict=True)

@@ -10,10 +10,11 @@ from cascade.calibration.certify.claims import Agreement, Claim, MaxDrop, Unit
 from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.paths import PathGrid
 from cascade.calibration.certify.whole import certify_sample
-from cascade.calibration.chain import EXIT, ROUTER, tunable
+from cascade.calibration.chain import EXIT, ROUTER
 from cascade.calibration.choosing import choose_texts
 from cascade.core.rows import BoolArray, FloatArray
 from cascade.policies.exits import AtExit, ExitState, any_of, never, register
+from cascade.policies.registry import tunable
 from cascade.policies.routing import RoutingState, defer_all
 from cascade.policies.routing import register as register_router
 from tests.models.recorded import policies, recorded

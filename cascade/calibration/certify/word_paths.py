@@ -17,11 +17,11 @@ from cascade.calibration.certify.claims import Agreement, RiskTarget
 from cascade.calibration.certify.events import lost
 from cascade.calibration.certify.outcomes import Step
 from cascade.calibration.certify.paths import PathGrid, text_path
-from cascade.calibration.chain import EXIT, tunable
+from cascade.calibration.chain import EXIT
 from cascade.calibration.runs import Run, Stages, no_progress
 from cascade.calibration.sentences import WordAnswers
 from cascade.policies.exits import never
-from cascade.policies.registry import Tunable
+from cascade.policies.registry import Tunable, tunable
 from cascade.policies.routing import defer_all, defer_none
 from cascade.policies.settings import Policies
 from cascade.policies.unit_exits import TokenExit

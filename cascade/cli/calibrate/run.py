@@ -22,7 +22,7 @@ from cascade.calibration.certify.outcomes import Certified
 from cascade.calibration.certify.whole import calibrate
 from cascade.calibration.certify.word_paths import WordGrid
 from cascade.calibration.certify.written import data_of, issue, machine, outcome_json
-from cascade.calibration.chain import EXIT, ROUTER, tunable
+from cascade.calibration.chain import EXIT, ROUTER
 from cascade.calibration.choosing import choose_tagger, choose_texts
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
@@ -36,7 +36,7 @@ from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.loading import load
 from cascade.pipelines.profiling import profile_of
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.registry import Tunable
+from cascade.policies.registry import Tunable, tunable
 from cascade.policies.settings import Policies
 from cascade.text.sources import regular
 
