@@ -8,7 +8,7 @@ settings     `Policies`: all of a bundle's in one value   registry    their writ
 """
 
 from cascade.policies.batching import TokenBudget
-from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
+from cascade.policies.decoding import Crf, Viterbi, argmax
 from cascade.policies.exits import AtExit, Entropy, Margin, MaxProbability, Never, Patience, Settled, any_of, never
 from cascade.policies.reading import InOrder
 from cascade.policies.registry import ModelInfo, Tunable
@@ -18,7 +18,7 @@ from cascade.policies.unit_exits import SentenceExit, TokenExit
 from cascade.policies.windows import Windows, whole_sentences
 
 __all__ = [
-    "AtExit", "Budget", "Crf", "Entropy", "InOrder", "Margin", "MaxProbability", "MeanField", "ModelInfo", "Never",
+    "AtExit", "Budget", "Crf", "Entropy", "InOrder", "Margin", "MaxProbability", "ModelInfo", "Never",
     "Patience", "Policies", "SentenceExit", "Settled", "Threshold", "TokenBudget", "TokenExit", "Tunable", "Viterbi",
     "Windows", "any_of", "argmax", "defer_all", "defer_none", "never", "whole_sentences",
 ]  # fmt: skip

@@ -13,18 +13,18 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cascade.core.checks import check_whole
-from cascade.core.confidence import softmax
 from cascade.core.rows import Doubles, FloatArray, IntArray, offsets_of, ranges
 from cascade.exceptions import OptionError
 from cascade.policies.registry import ModelInfo, ReadyMade, Registry
-from cascade.policies.viterbi import LOWEST, Scheme, viterbi
+from cascade.policies.viterbi import Scheme, viterbi
 
 Decoder: TypeAlias = Callable[[FloatArray, IntArray], IntArray]
 """`(log_probabilities (words, labels), offsets (sentences + 1,))` to numbers of labels `(words,)`."""
 
 
-_REGISTRY: Registry[Decoder] = Registry("decoder", "with_decoding")
+_REGISTRY: Registry[Decoder] = Registry(
+    "decoder", "with_decoding", gone={"MeanField": "write Crf in its place, without iterations"}
+)
 register, to_json, from_json, check = _REGISTRY.register, _REGISTRY.to_json, _REGISTRY.from_json, _REGISTRY.check
 
 
@@ -95,9 +95,12 @@ class Viterbi:
         return f"Viterbi({len(self.labels)} labels)"
 
 
+@register
 @dataclass(frozen=True, repr=False)
-class _Chain:
-    """A linear-chain CRF over frozen log-probabilities. Arrays and nested sequences are kept as tuples.
+class Crf:
+    """The likeliest sequence of a linear-chain CRF over frozen log-probabilities, exactly (Viterbi).
+
+    Arrays and nested sequences are kept as tuples.
 
     `transitions`: added for each pair of neighbours, from row to column, shape `(labels, labels)`; `start`, `end`:
     added for a sentence's first and last word, zeros if left out, shape `(labels,)`.
@@ -127,63 +130,16 @@ class _Chain:
         """Whether it has transitions between as many labels as the model has."""
         if self.labels != len(model.labels):
             raise OptionError(
-                f"{type(self).__name__} must have transitions between the model's {len(model.labels)} labels, got "
-                f"{self.labels}; fit it to this model"
+                f"Crf must have transitions between the model's {len(model.labels)} labels, got {self.labels}; fit it "
+                "to this model"
             )
 
-    def _arrays(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
         table, start, end = (np.asarray(part, dtype=np.float32) for part in (self.transitions, self.start, self.end))
-        return table, start, end
+        return viterbi(log_probabilities, offsets, table, start, end)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.labels} labels)"
-
-
-@register
-@dataclass(frozen=True, repr=False)
-class Crf(_Chain):
-    """The likeliest sequence of a linear-chain CRF, exactly (Viterbi)."""
-
-    def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        return viterbi(log_probabilities, offsets, *self._arrays())
-
-
-@register
-@dataclass(frozen=True, repr=False)
-class MeanField(_Chain):
-    """A CRF's labels by parallel mean-field inference (AIN: Wang et al., EMNLP 2020, section 2.3).
-
-    Every word starts from its own distribution. Then all are computed again, at once, from those of their neighbours:
-    q_i(y) ~ exp(u_i(y) + sum over z of q_{i-1}(z) T[z, y] + sum over z of T[y, z] q_{i+1}(z)).
-    `iterations`: how often, at least 1.
-    """
-
-    iterations: int = 3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_whole("iterations", self.iterations, "3 as in AIN; for each word by itself use argmax")
-
-    def __call__(self, log_probabilities: FloatArray, offsets: IntArray) -> IntArray:
-        table, start, end = self._arrays()
-        some = np.flatnonzero(np.diff(offsets))
-        firsts, lasts = offsets[some], offsets[some + 1] - 1
-        own = np.where(log_probabilities > LOWEST, log_probabilities, LOWEST).astype(np.float32, copy=False)
-        own[firsts] += start
-        own[lasts] += end
-        now = own
-        for _ in range(self.iterations):
-            expected = softmax(now)
-            now = own.copy()
-            from_left, from_right = expected[:-1] @ table, expected[1:] @ table.T
-            from_left[firsts[1:] - 1] = 0  # words of another sentence are no neighbours
-            from_right[lasts[:-1]] = 0
-            now[1:] += from_left
-            now[:-1] += from_right
-        return argmax(now, offsets)
-
-    def __repr__(self) -> str:
-        return f"MeanField({self.labels} labels, iterations={self.iterations})"
+        return f"Crf({self.labels} labels)"
 
 
 def _numbers(name: str, given: object, dimensions: int) -> Doubles:

@@ -52,11 +52,11 @@ class Registry(Generic[P]):
     regression, which have no confidence, are refused.
 
     `kind`: what messages call a policy of this kind; `setter`: the pipeline's method that sets one; `otherwise`: what
-    to do for a regression, where a policy is for labels.
+    to do for a regression, where a policy is for labels; `gone`: by the name of a policy that went, what to do.
     """
 
-    def __init__(self, kind: str, setter: str, otherwise: str = "") -> None:
-        self._kind, self._setter, self._otherwise = kind, setter, otherwise
+    def __init__(self, kind: str, setter: str, otherwise: str = "", gone: Mapping[str, str] | None = None) -> None:
+        self._kind, self._setter, self._otherwise, self._gone = kind, setter, otherwise, gone or {}
         self._classes: dict[str, type] = {}
 
     def register(self, cls: C) -> C:
@@ -94,10 +94,8 @@ class Registry(Generic[P]):
         name = written.get("policy")
         cls = self._classes.get(name) if isinstance(name, str) else None
         if cls is None:
-            raise OptionError(
-                f"the {self._kind} must be one of {', '.join(self._classes)}, got {name!r}; choose one of them, or "
-                "import the module that registers it"
-            )
+            remedy = self._gone.get(str(name), "choose one of them, or import the module that registers it")
+            raise OptionError(f"the {self._kind} must be one of {', '.join(self._classes)}, got {name!r}; {remedy}")
         names, retired = [field.name for field in _fields(cls)], getattr(cls, "retired", {})
         needed = [one.name for one in _fields(cls) if one.default is MISSING and one.default_factory is MISSING]
         given = [key for key in written if key != "policy" and (key not in retired or written[key] != retired[key])]

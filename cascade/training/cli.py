@@ -22,14 +22,12 @@ from cascade.training.recipes.first_tier import FirstTierOptions, train_first_ti
 from cascade.training.recipes.objectives import OBJECTIVES, Objective
 from cascade.training.recipes.pruning import PruneOptions
 from cascade.training.recipes.pruning import prune as prune_model
-from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions, train_self_sample
 from cascade.training.run import Run
-from cascade.training.task import CLASSIFICATION, TAGGING, TASKS, Task
+from cascade.training.task import CLASSIFICATION, TASKS, Task
 
 RUN = "train evaluation:eval output overwrite"
 LOOP = "epochs learning_rate batch_size warmup weight_decay average bf16 seed resume"
 ANSWERS = "extra_text answers shared"
-TAG_COLUMNS = "tokens_column label_column"
 task_option = click.option(
     "--task",
     type=click.Choice(sorted(TASKS)),
@@ -156,29 +154,6 @@ def first_tier(teacher: str, task: Task, **given: Any) -> None:
     report(train_first_tier(run_of(teacher, given, task), value_of(FirstTierOptions, given)), given["output"])
 
 
-@train.command("self-sample")
-@click.argument("tagger")
-@options_of(Run, RUN)
-@options_of(LoopOptions, f"{LOOP} head_factor", learning_rate=1e-5)
-@options_of(Columns, TAG_COLUMNS)
-@options_of(ExitRanges, "windows thresholds")
-@options_of(SelfSampleOptions, "weights:layer-weights crops max_length")
-def self_sample(tagger: str, **given: Any) -> None:
-    """Teach TAGGER, a folder that `cascade-train exits --task tagging` wrote, to live with words that leave early.
-
-    TOKEE's second stage, for which its authors take 30 epochs: words leave in training as they would in use, at exits
-    simulated from TAGGER's own uncertainty with windows and thresholds drawn per sentence, and keep their last state
-    (after its LayerNorm).
-
-    \b
-    Example:
-      cascade-train self-sample runs/tagger --train pos.jsonl --eval dev.jsonl \\
-          --windows 1,3,5 --thresholds 0.02,0.05,0.1,0.2,0.4 --epochs 3 --output runs/tagger2
-    """
-    given |= {"ranges": value_of(ExitRanges, given), "loop": value_of(LoopOptions, given)}
-    report(train_self_sample(run_of(tagger, given, TAGGING), value_of(SelfSampleOptions, given)), given["output"])
-
-
 @train.command()
 @click.argument("checkpoint")
 @click.option("--texts", "train", multiple=True, required=True, metavar="FILE", help="Labels are not read; repeatable.")
@@ -209,10 +184,9 @@ def prune(checkpoint: str, task: Task, **given: Any) -> None:
 @click.argument("bundle")
 @click.option("--train", "train", multiple=True, required=True, metavar="FILE", help="Tagged sentences; repeatable.")
 @click.option("--eval", "evaluation", metavar="FILE", help="Tagged sentences; measure decoders on them.")
-@click.option("--write", type=click.Choice(["argmax", "viterbi", "crf", "mean-field"]),
-              help="Make it the bundle's decoding.")  # fmt: skip
+@click.option("--write", type=click.Choice(["argmax", "viterbi", "crf"]), help="Make it the bundle's decoding.")
 @click.option("--threads", type=int, help="[default: the CPUs allowed]")
-@options_of(Columns, TAG_COLUMNS)
+@options_of(Columns, "tokens_column label_column")
 def crf(
     bundle: str, train: Sequence[str], evaluation: str | None, write: str | None, threads: int | None, **given: Any
 ) -> None:
@@ -230,7 +204,7 @@ def crf(
     found = train_crf(bundle, train=train, evaluation=evaluation, columns=columns, write=write, threads=threads)
     for name, scores in found["decoders"].items():
         shown = ", ".join(f"{key.replace('_', ' ')} {value * 100:.2f}" for key, value in scores["scores"].items())
-        click.echo(f"{name:10} {shown}, {scores['seconds'] * 1000:.0f} ms")
+        click.echo(f"{name:7} {shown}, {scores['seconds'] * 1000:.0f} ms")
     click.echo(f"{found['words']} words, learned from {found['learned_from']} in {found['seconds']:.0f} s")
     if write:
         click.echo(f"wrote {bundle}: it decodes with {found['decoding']}")

@@ -7,7 +7,6 @@ between words; a word's label is at its first token. Rows become batches.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -217,26 +216,6 @@ def joined(parts: Sequence[Examples]) -> Examples:
         labels=[label for part in parts for label in part.labels or ()] if labelled else None,
         source=", ".join(part.source for part in parts),
     )
-
-
-def cropped(sentences: Examples, *, copies: int, words: int = 11, seed: int = 1) -> Examples:
-    """The sentences, and after them random runs of words of each, such as tier 2 reads where tier 1 was unsure.
-
-    `copies` runs of each sentence but of those of a single word; of at most `words` words, drawn evenly from 1 on.
-    """
-    rng = random.Random(seed)  # noqa: S311  # no secret
-    cuts = []
-    for number, own in enumerate(sentences.items):
-        for _ in range(copies if len(own) > 1 else 0):
-            length = rng.randint(1, min(words, len(own) - 1))
-            start = rng.randint(0, len(own) - length)
-            cuts.append((number, slice(start, start + length)))
-
-    def runs(rows: Sequence[Any]) -> list[Any]:
-        return [*rows, *(rows[number][run] for number, run in cuts)]
-
-    labels = None if sentences.labels is None else runs(sentences.labels)
-    return replace(sentences, items=runs(sentences.items), labels=labels)
 
 
 def label_names(examples: Examples) -> list[str]:

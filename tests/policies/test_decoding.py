@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.policies import decoding
-from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
+from cascade.policies.decoding import Crf, Decoder, Viterbi, argmax
 from cascade.policies.registry import ModelInfo
 from cascade.policies.viterbi import viterbi
 from tests.policies.test_viterbi import valid_in
@@ -70,60 +70,14 @@ def test_crf_is_viterbi_with_its_transitions(case: tuple[FloatArray, IntArray], 
     np.testing.assert_array_equal(Crf(*chain)(*case), viterbi(*case, *chain))
 
 
-@given(sentences(3), st.integers(0, 2**32 - 1), st.integers(1, 4))
-def test_mean_field_is_its_formula(case: tuple[FloatArray, IntArray], seed: int, iterations: int) -> None:
-    # Word by word in double precision: q_i ~ exp(u_i + q_{i-1} T + T q_{i+1}), all from the q of the iteration before.
-    scores, offsets = case
-    rng = np.random.default_rng(seed)
-    transitions, start, end = rng.normal(size=(3, 3)), rng.normal(size=3), rng.normal(size=3)
-    found = MeanField(transitions, start, end, iterations=iterations)(scores, offsets)
-    for first, stop in itertools.pairwise(offsets.tolist()):
-        if stop == first:
-            continue
-        own = scores[first:stop].astype(np.float64)
-        own[0] += start
-        own[-1] += end
-        now = own
-        for _ in range(iterations):
-            q = np.exp(now) / np.exp(now).sum(axis=1, keepdims=True)
-            now = np.stack(
-                [
-                    own[word]
-                    + (q[word - 1] @ transitions if word else 0)
-                    + (transitions @ q[word + 1] if word + 1 < len(own) else 0)
-                    for word in range(len(own))
-                ]
-            )
-        np.testing.assert_allclose(
-            now[np.arange(len(own)), found[first:stop]], now.max(axis=1), atol=1e-4
-        )  # equal but for ties
-
-
-def test_mean_field_comes_to_what_the_neighbours_say() -> None:
-    # The middle word cannot tell 0 from 1; staying is worth 2, so sure neighbours on both sides decide.
-    stay = 2 * np.eye(2)
-    sure = np.log([[0.95, 0.05], [0.49, 0.51], [0.95, 0.05]]).astype(np.float32)
-    np.testing.assert_array_equal(argmax(sure, np.array([0, 3])), [0, 1, 0])
-    np.testing.assert_array_equal(MeanField(stay)(sure, np.array([0, 3])), [0, 0, 0])
-    # Alone, or beside another sentence, it keeps its own answer.
-    np.testing.assert_array_equal(MeanField(stay)(sure, np.array([0, 1, 2, 2, 3])), [0, 1, 0])
-    # In longer chains it mostly agrees with exact inference.
-    rng = np.random.default_rng(0)
-    scores = rng.normal(size=(400, 2)).astype(np.float32)
-    offsets = np.arange(0, 401, 8)
-    exact, near = Crf(0.5 * stay)(scores, offsets), MeanField(0.5 * stay)(scores, offsets)
-    likeliest = argmax(scores, offsets)
-    assert (near == exact).mean() > 0.9 > (likeliest == exact).mean()
-
-
-@pytest.mark.parametrize("decoder", [argmax, Viterbi(("O", "B-X", "I-X")), Crf(ZEROS), MeanField(ZEROS)], ids=repr)
+@pytest.mark.parametrize("decoder", [argmax, Viterbi(("O", "B-X", "I-X")), Crf(ZEROS)], ids=repr)
 @pytest.mark.parametrize("offsets", [[0], [0, 0], [0, 0, 1, 1], [0, 1]])
 def test_sentences_without_words_and_single_words(decoder: Decoder, offsets: list[int]) -> None:
     scores = np.log([[0.2, 0.7, 0.1]]).astype(np.float32)[: offsets[-1]]
     np.testing.assert_array_equal(decoding.decide(decoder, scores, np.array(offsets)), [1] * offsets[-1])
 
 
-@pytest.mark.parametrize("decoder", [Viterbi(("O", "B-X", "I-X")), Crf(ZEROS), MeanField(ZEROS)], ids=repr)
+@pytest.mark.parametrize("decoder", [Viterbi(("O", "B-X", "I-X")), Crf(ZEROS)], ids=repr)
 def test_probabilities_of_zero(decoder: Decoder) -> None:
     scores = np.array([[-np.inf, 0, -np.inf], [-np.inf, -np.inf, 0], [0, -np.inf, -np.inf]], dtype=np.float32)
     before = scores.copy()
@@ -151,8 +105,8 @@ def test_decoders_of_other_labels_are_refused() -> None:
     decoding.check(argmax, ModelInfo(("a",)))
     with pytest.raises(OptionError, match="Viterbi must have the model's 5 labels in their order"):
         decoding.check(Viterbi(LABELS), ModelInfo(LABELS[::-1]))
-    with pytest.raises(OptionError, match="MeanField must have transitions between the model's 2 labels, got 3"):
-        decoding.check(MeanField(ZEROS), ModelInfo(("a", "b")))
+    with pytest.raises(OptionError, match="Crf must have transitions between the model's 2 labels, got 3"):
+        decoding.check(Crf(ZEROS), ModelInfo(("a", "b")))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +120,6 @@ def test_decoders_of_other_labels_are_refused() -> None:
         (lambda: Crf([["a"]]), "transitions must be finite numbers in 2 dimensions"),
         (lambda: Crf(ZEROS, [0, 0]), "start must have a number for each of 3 labels, got 2"),
         (lambda: Crf(ZEROS, end=[[0, 0, 0]]), "end must be finite numbers in 1 dimension, "),
-        (lambda: MeanField(ZEROS, iterations=0), "iterations must be a whole number of at least 1, got 0"),
     ],
 )
 def test_bad_use(make: Any, message: str) -> None:

@@ -17,7 +17,6 @@ from cascade.policies import (
     Entropy,
     Margin,
     MaxProbability,
-    MeanField,
     ModelInfo,
     Patience,
     SentenceExit,
@@ -68,9 +67,6 @@ WRITTEN: list[tuple[ModuleType, Any, dict[str, Any], str]] = [
     (decoding, Crf([[0.5, -1.25], [0.0, 2.0]], [1, 2], [3, 4]),
      {"policy": "Crf", "transitions": [[0.5, -1.25], [0.0, 2.0]], "start": [1.0, 2.0], "end": [3.0, 4.0]},
      "Crf(2 labels)"),
-    (decoding, MeanField(np.eye(1), iterations=5),
-     {"policy": "MeanField", "transitions": [[1.0]], "start": [0.0], "end": [0.0], "iterations": 5},
-     "MeanField(1 labels, iterations=5)"),
     (windows, Windows(4, 1), {"policy": "Windows", "margin": 4, "whole": 1.0}, "Windows(margin=4, whole=1.0)"),
     (windows, whole_sentences, {"policy": "Windows", "margin": 0, "whole": 0.0}, "Windows(margin=0, whole=0.0)"),
 ]
@@ -93,7 +89,8 @@ UNREADABLE: list[tuple[ModuleType, Any, str]] = [
     (routing, {"policy": "Budget", "max_deferred": 2}, "max_deferred must be in"),
     (exits, {"policy": "TokenExit", "window": 3}, r"must have the fields \['threshold'\], got \['window'\]"),
     (decoding, [], "the decoder must be written"),
-    (decoding, {"policy": "Beam"}, "the decoder must be one of argmax, Viterbi, Crf, MeanField"),
+    (decoding, {"policy": "Beam"}, "the decoder must be one of argmax, Viterbi, Crf, got 'Beam'; choose one of"),
+    (decoding, {"policy": "MeanField", "transitions": [[0]]}, "got 'MeanField'; write Crf in its place, without iter"),
     (decoding, {"policy": "Viterbi", "labels": "O"}, "labels must be a list of names, got 'O'"),
     (windows, "Windows", "the windows policy must be written"),
     (windows, {"policy": "Views", "margin": 3}, "must be one of Windows, got 'Views'"),
@@ -140,7 +137,6 @@ def test_own_functions_serve_but_have_no_written_form(kind: ModuleType, policy: 
 def test_policies_are_values() -> None:
     assert len({MaxProbability(0.9), MaxProbability(0.9), Margin(0.9), never, exits.Never(), defer_all}) == 4
     assert Crf(np.eye(2)) == Crf(np.eye(2), [0, 0], [0, 0]) != Crf(np.eye(2), [0, 1])
-    assert Crf(np.eye(2)) != MeanField(np.eye(2))  # type: ignore[comparison-overlap]  # of two classes
     assert Viterbi(("O", "B-X")) != Viterbi(("B-X", "O"))
     assert MaxProbability([0.5, 0.9]) == MaxProbability((0.5, 0.9))  # type: ignore[arg-type]  # out of JSON
 

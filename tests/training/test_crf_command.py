@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cascade.pipelines.tagger import Tagger
-from cascade.policies.decoding import Crf, MeanField, Viterbi, argmax
+from cascade.policies.decoding import Crf, Viterbi, argmax
 from cascade.training.models.crf import fit_crf
 from tests.models import tiny
 from tests.models.toy_tags import TAGS, tag_bundle
@@ -38,15 +38,14 @@ def test_decoders_are_measured(model: Path, data: Path) -> None:
     before = (model / "cascade.json").read_bytes()
     result = train("crf", model, "--train", data, "--threads", 1, ok=True)
     shown = {line.split()[0]: line for line in result.output.splitlines()}
-    accuracy = {name: float(shown[name].split("accuracy ")[1].split(",")[0]) for name in list(shown)[:4]}
-    assert list(accuracy) == ["argmax", "viterbi", "crf", "mean-field"]
+    accuracy = {name: float(shown[name].split("accuracy ")[1].split(",")[0]) for name in list(shown)[:3]}
+    assert list(accuracy) == ["argmax", "viterbi", "crf"]
     assert accuracy["crf"] > accuracy["argmax"] + 20
-    assert accuracy["mean-field"] > accuracy["argmax"] + 5
     assert "entity f1 " in shown["crf"]
     assert (model / "cascade.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["viterbi", "crf", "mean-field", "argmax"])
+@pytest.mark.parametrize("name", ["viterbi", "crf", "argmax"])
 def test_one_of_them_is_written(model: Path, data: Path, name: str) -> None:
     plain = Tagger.from_pretrained(model, threads=1)
     options = ("--write", name, "--threads", 1)
@@ -55,12 +54,7 @@ def test_one_of_them_is_written(model: Path, data: Path, name: str) -> None:
     made = plain.predict([row["tokens"] for row in sentences])
     targets = np.array([TAGS.index(tag) for row in sentences for tag in row["tags"]])
     fitted = fit_crf(np.log(made.probabilities), targets, made.offsets)
-    wanted = {
-        "viterbi": Viterbi(TAGS),
-        "crf": Crf(*fitted),
-        "mean-field": MeanField(*fitted),
-        "argmax": argmax,
-    }[name]
+    wanted = {"viterbi": Viterbi(TAGS), "crf": Crf(*fitted), "argmax": argmax}[name]
     assert Tagger.from_pretrained(model, threads=1).decoding == wanted
     assert f"it decodes with {wanted!r}" in result.output
 
@@ -70,7 +64,7 @@ def test_labels_without_a_scheme_have_no_viterbi(tmp_path: Path, data: Path) -> 
     lines = data.read_text().replace("B-PER", "X").replace("I-PER", "Y").replace('"O"', '"Z"')
     data.write_text(lines)
     result = train("crf", model, "--train", data, "--threads", 1, ok=True)
-    assert [line.split()[0] for line in result.output.splitlines()[:3]] == ["argmax", "crf", "mean-field"]
+    assert [line.split()[0] for line in result.output.splitlines()[:2]] == ["argmax", "crf"]
     assert "entity" not in result.output
     refused(train("crf", model, "--train", data, "--write", "viterbi"), "labels must be named in BIO or BIOES")
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from cascade.exceptions import CascadeError, DataError
 from cascade.text.labelled import Columns
-from cascade.training.data import Examples, cropped, joined, label_names, read_file
+from cascade.training.data import Examples, joined, label_names, read_file
 from tests.training.commands import write
 
 
@@ -82,15 +82,6 @@ def test_bad_files(name: str, message: str, tmp_path: Path) -> None:
 )
 def test_order_of_labels(labels: list[Any], wanted: list[str]) -> None:
     assert label_names(Examples(["x"] * len(labels), labels, "here")) == wanted
-
-
-def test_crops_are_runs_of_words_with_their_tags() -> None:
-    sentences = Examples([["a", "b", "c", "d"], ["e"]], [("A", "B", "C", "D"), ("E",)], "here")
-    found = cropped(sentences, copies=3)
-    assert (len(found), found.items[:2]) == (5, sentences.items)
-    for words, tags in zip(found.items[2:], (found.labels or ())[2:], strict=True):
-        assert "".join(words) in "abcd"
-        assert [word.upper() for word in words] == list(tags)
 
 
 @pytest.mark.parametrize("missing", ["torch", "transformers"])

@@ -195,7 +195,7 @@ def test_a_missing_checkpoint_and_the_other_tasks(case: Case, rows: Path, tmp_pa
         refused(done, message)
 
 
-@pytest.mark.parametrize("command", ["exits", "first-tier", "self-sample", "crf"])
+@pytest.mark.parametrize("command", ["exits", "first-tier", "crf"])
 def test_help_has_an_example_and_says_what_options_are(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     told = train(command, "--help").output

@@ -12,7 +12,6 @@ from cascade.training.loop import LoopOptions
 from cascade.training.models.students import Static, StaticTagger
 from cascade.training.recipes.first_tier import FirstTierOptions
 from cascade.training.recipes.objectives import Objective
-from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
 
 
 @pytest.mark.parametrize(
@@ -27,11 +26,6 @@ from cascade.training.recipes.self_sample import ExitRanges, SelfSampleOptions
         (FirstTierOptions, {"copies": -1}, "copies must be a whole number of at least 0"),
         (Objective, {"weights": (1.0, -1.0)}, r"must not be negative and not all zero, got \(1.0, -1.0\)"),
         (Objective, {"weights": (0.0, 0.0)}, "not all zero"),
-        (SelfSampleOptions, {"weights": (0.0,)}, "not all zero"),
-        (SelfSampleOptions, {"crops": -1}, "crops must be a whole number of at least 0"),
-        (ExitRanges, {"windows": (2,)}, r"windows must be odd numbers of words, got \(2,\); 1 looks at a word alone"),
-        (ExitRanges, {"windows": ()}, "windows must be odd numbers of words, got"),
-        (ExitRanges, {"thresholds": (0.0,)}, r"thresholds must be in \(0, 1\], got \(0.0,\)"),
         (FirstTierOptions, {"imitation": 2}, r"imitation must be in \[0, 1\], got 2"),
         (FirstTierOptions, {"temperature": 0}, "temperature must be above 0, got 0"),
         (Static, {"reach": -1}, "reach of a static first tier must be at least 0, got -1"),

@@ -25,7 +25,7 @@ from cascade.training.data import (
     rows_of,
     tokenizer_of,
 )
-from cascade.training.units import TOKENS, UnitMetrics, over_units, unit_logits
+from cascade.training.units import TOKENS, UnitMetrics, exit_grid, over_units, unit_logits
 from tests.models import tiny
 from tests.training.commands import Case
 
@@ -184,3 +184,10 @@ def test_metrics_of_texts() -> None:
     assert (single.best, several.best, UnitMetrics("ab", (1, 3), frozen=True).best) == (
         "layer_3", "accuracy", "mean_of_exits",
     )  # fmt: skip
+
+
+def test_pieces_stop_with_their_word_and_special_tokens_never() -> None:
+    rows = rows_of([[5] * 7, [5] * 5])
+    units = Units(rows, np.array([1, 3, 8, 9, 10]), np.array([2, 3, 1, 1, 1]), np.array([0, 2, 5]))
+    found = exit_grid(units, np.array([0, 1, 2, 0, 1]), (1, 2, 6))
+    assert found.tolist() == [[6, 1, 1, 2, 2, 2, 6], [6, 6, 1, 2, 6, 6, 6]]

@@ -1,4 +1,4 @@
-"""Learning the transitions of a linear-chain CRF over frozen answers: what `decoding.Crf` and `MeanField` add up.
+"""Learning the transitions of a linear-chain CRF over frozen answers: what `decoding.Crf` adds up.
 
 The model that made the log-probabilities is not touched, so a fit takes seconds. With frozen answers the negative
 log-likelihood is convex in the transitions: there is one best fit, and L-BFGS finds it.

@@ -1,8 +1,8 @@
 """The second tiers: an encoder with a head at every exit, on a vector per text or on every token.
 
 A word's tag is read at its first token. Tokens may stop before the last layer (`exit_layers`): the masked form of
-halt-and-copy, by which the packed ONNX form is checked and with which self-sampling trains. With adapters a few weights
-learn beside frozen ones, and are merged before the model is saved.
+halt-and-copy, by which the packed ONNX form is checked. With adapters a few weights learn beside frozen ones, and are
+merged before the model is saved.
 """
 
 from __future__ import annotations

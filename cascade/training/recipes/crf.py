@@ -15,7 +15,7 @@ from cascade.core.rows import FloatArray, IntArray
 from cascade.exceptions import OptionError
 from cascade.pipelines.tagger import Tagger
 from cascade.policies import decoding
-from cascade.policies.decoding import Crf, Decoder, MeanField, Viterbi, argmax
+from cascade.policies.decoding import Crf, Decoder, Viterbi, argmax
 from cascade.text.entity_f1 import has_entities
 from cascade.text.labelled import Columns
 from cascade.training.data import Examples, joined, read_file
@@ -36,7 +36,7 @@ def train_crf(
 
     `bundle`: a tagger's folder or Hub id; `train`: files of tagged sentences, from which transitions are learned;
     `evaluation`: a file on which decoders are measured, the training sentences if left out; `write`: the decoder that
-    becomes the bundle's (`argmax`, `viterbi`, `crf`, `mean-field`), none if left out. Viterbi for labels that are not
+    becomes the bundle's (`argmax`, `viterbi`, `crf`), none if left out. Viterbi for labels that are not
     BIO is an `OptionError`, a tag that the bundle does not know a `DataError`.
 
     Returned are, by name in `decoders`, `scores` (word accuracy, and entity F1 for labels of spans) and `seconds` of
@@ -54,9 +54,7 @@ def train_crf(
     measured = None if evaluation is None else read_file(evaluation, words=True, columns=columns)
     learned = _answer(tagger, sentences)
     seen = learned if measured is None else _answer(tagger, measured)
-    transitions, start, end = fit_crf(*learned)
-    decoders["crf"] = Crf(transitions, start, end)
-    decoders["mean-field"] = MeanField(transitions, start, end)
+    decoders["crf"] = Crf(*fit_crf(*learned))
     report = {name: _measured(decoder, seen, tagger.labels, spans=spans) for name, decoder in decoders.items()}
     chosen = decoders.get(write or "")
     if chosen is not None:

@@ -18,17 +18,9 @@ def supervised(logits: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
     if multi_label:
         wanted = labels.to(logits.dtype).unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean((0, 2))
-    return cross_entropies(logits, labels).mean(0)
-
-
-def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """Of every unit at every exit. Shapes `(units, exits, labels)`, `(units,)` -> `(units, exits)`.
-
-    Labels may be probabilities too, `(units, labels)`.
-    """
     exits = logits.shape[1]
     wanted = labels.repeat_interleave(exits, 0)
-    return F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view(-1, exits)
+    return F.cross_entropy(logits.flatten(0, 1), wanted, reduction="none").view(-1, exits).mean(0)
 
 
 def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperature: float = 1.0) -> Tensor:
@@ -49,19 +41,6 @@ def divergence(logits: Tensor, teacher: Tensor, multi_label: bool, *, temperatur
     return (wanted.exp() * (wanted - found)).sum(-1).mean(0) * temperature**2
 
 
-def check_weights(weights: tuple[float, ...] | None) -> None:
-    """Refuse impossible weights of the exits' losses."""
-    if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
-        raise OptionError(f"layer weights must not be negative and not all zero, got {weights}")
-
-
-def exit_weights(weights: tuple[float, ...] | None, exits: int) -> tuple[float, ...]:
-    """The weights of so many exits' losses, one each; rising 1, 2, 3, ... if none are given (PABEE, section 3.2)."""
-    if weights is not None and len(weights) != exits:
-        raise OptionError(f"layer weights must be one per exit, {exits}, got {len(weights)}")
-    return weights or tuple(range(1, exits + 1))
-
-
 @dataclass(frozen=True)
 class Objective:
     """What one run of training minimises: the sum of w_i times exit i's loss, over the sum of w_i.
@@ -80,7 +59,8 @@ class Objective:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        check_weights(self.weights)
+        if self.weights is not None and (min(self.weights, default=0) < 0 or sum(self.weights) <= 0):
+            raise OptionError(f"layer weights must not be negative and not all zero, got {self.weights}")
 
     @property
     def frozen(self) -> bool:
@@ -99,7 +79,10 @@ class Objective:
         losses = supervised(some, labels, multi_label)
         if self.exits != "all":
             return losses.mean()
-        weights = logits.new_tensor(exit_weights(self.weights, logits.shape[1]))
+        exits = logits.shape[1]
+        if self.weights is not None and len(self.weights) != exits:
+            raise OptionError(f"layer weights must be one per exit, {exits}, got {len(self.weights)}")
+        weights = logits.new_tensor(self.weights or range(1, exits + 1))
         return (losses * weights).sum() / weights.sum()
 
 
