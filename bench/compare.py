@@ -10,7 +10,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -131,17 +131,16 @@ def compare_installs(
 ) -> tuple[dict[str, tuple[Sequence[float], Sequence[float]]], list[str]]:
     """Time A and B at each number of threads, which replaces that of the job.
 
-    The job's folder must be there. An install that fails is a `BundleError` with its last words.
-
-    Returns:
-        Seconds of both by benchmark, paired by repeat, and what readers have to know.
+    The job's folder must be there. An install that fails is a `BundleError` with its last words. Returned are seconds
+    of both by benchmark, paired by repeat, and what readers have to know.
     """
     found, notes, names = dict[str, tuple[Sequence[float], Sequence[float]]](), dict[str, None](), ("A", "B")
     by_name = dict(zip(names, installs, strict=True))
     for count, (kind, system) in itertools.product(threads, SYSTEMS.items()):
         title, own = f"{system}, {count} thread{'s' * (count > 1)}", replace(job, threads=count)
         told = partial(lambda title, name: progress(f"{title}: {name}"), title)
-        with Peers(own, items, single=SINGLE, start=partial(_start, by_name, kind, own), progress=told) as both:
+        start = partial(lambda kind, own, one: by_name[one.key].start(one.key, kind, own), kind, own)
+        with Peers(own, items, single=SINGLE, start=start, progress=told) as both:
             both.load([Baseline(name, name, far_end.INSTALLED[kind], own=True) for name in names])
             turns = both.take_turns(repeats, pause=pause)
         for name, why in both.absent.items():
@@ -155,7 +154,3 @@ def compare_installs(
         for part, suffix in (("all", SUFFIXES[GIVEN]), ("one by one", SUFFIXES[ALONE])):
             found[f"{title}, {part}"] = turns[f"A{suffix}"], turns[f"B{suffix}"]
     return found, list(notes)
-
-
-def _start(installs: Mapping[str, Install], kind: str, job: Job, one: Baseline) -> WorkerProcess:
-    return installs[one.key].start(one.key, kind, job)

@@ -6,7 +6,6 @@ What is shown is measured: accuracies of real runs, speed-ups of turns.
 from __future__ import annotations
 
 import string
-import time
 from functools import partial
 
 import click
@@ -20,7 +19,7 @@ from cascade_bench.table.cli import method
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, as_text, entries, measure
 from cascade_bench.timing import machine
-from cascade_bench.timing.interleaving import Clock, Progress, quiet
+from cascade_bench.timing.interleaving import Progress, quiet
 from cascade_bench.timing.report import bar, write_json
 
 WORST = 0.1  # accuracy that a setting may lose to be of interest
@@ -74,22 +73,14 @@ def best_policies(model: Model, data: Data, count: int) -> list[Policies]:
     return [best[number].policies for number in np.unique(np.abs(places[:, None] - wanted).argmin(axis=0)).tolist()]
 
 
-def sweep(
-    model: Model,
-    data: Data,
-    *,
-    points: int = 6,
-    repeats: int = 7,
-    progress: Progress = quiet,
-    clock: Clock = time.perf_counter,
-) -> Table:
+def sweep(model: Model, data: Data, *, points: int = 6, repeats: int = 7, progress: Progress = quiet) -> Table:
     """Replay thresholds, then time at most `points` settings of the front, with a letter each, beside fixed depths."""
     progress("all tiers, at every exit")
     tested = [system for system in systems(model) if system.key != "exits"]
     for letter, own in zip(string.ascii_uppercase, best_policies(model, data, points), strict=False):
         name = ", ".join(map(repr, (*own.routers, own.exits[-1])))
         tested.append(System(letter, f"{letter}: {name}", partial(answered, model.with_policies(own))))
-    return measure(tested, data, repeats=repeats, progress=progress, clock=clock)
+    return measure(tested, data, repeats=repeats, progress=progress)
 
 
 def ahead(table: Table) -> list[Row]:

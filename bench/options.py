@@ -12,10 +12,11 @@ import click
 
 from cascade.core.files import check_output
 from cascade.core.options import options_of, value_of
+from cascade.exceptions import OptionError
 from cascade.pipelines.loading import load
 from cascade.runtime.threads import check_threads
 from cascade.text.labelled import Columns
-from cascade_bench.systems.local import Model, check_tiers
+from cascade_bench.systems.local import Model
 from cascade_bench.table.data import Data, read_data
 from cascade_bench.timing import machine
 
@@ -29,6 +30,8 @@ def count_option(name: str, default: int, text: str, *, least: int = 1) -> Calla
 
 
 model_argument = click.argument("model")
+data_option = click.option("--data", "file", required=True, metavar="FILE",
+                           help="Texts, labelled or not: jsonl, csv, parquet.")  # fmt: skip
 threads_option = click.option("--threads", type=click.IntRange(min=1), metavar="N", help="[default: the CPUs allowed]")
 FILE = click.Path(path_type=Path)
 json_option = click.option("--json", "json_file", type=FILE, metavar="FILE", help="Write all of it here.")
@@ -54,7 +57,9 @@ class Asked:
         check_output("--json", self.json_file, self.file)
         count = check_threads(self.threads)
         pipeline = load(self.model, threads=count)
-        check_tiers(pipeline, tiers)
+        if len(pipeline.tiers) < tiers:
+            told = f"got {len(pipeline.tiers)} in {pipeline.bundle.folder}; cascade-bench peers takes any bundle"
+            raise OptionError(f"a cascade must have {tiers} tiers, {told}")
         return pipeline, read_data(self.file, pipeline, columns=self.columns), machine.facts(threads=count), count
 
     @property
@@ -66,23 +71,16 @@ class Asked:
 def labelled_file_options(command: Command) -> Command:
     """The argument and the options of an `Asked`, which the command is given in their place."""
 
+    @model_argument
+    @data_option
+    @options_of(Columns)
+    @count_option("--repeats", 7, "Turns of each.")
+    @threads_option
+    @json_option
     @functools.wraps(command)
     def collected(**given: Any) -> None:
         own = [field.name for kind in (Asked, Columns) for field in fields(kind)]
         others = {name: value for name, value in given.items() if name not in own}
         command(value_of(Asked, given | {"columns": value_of(Columns, given)}), **others)
 
-    options: list[Callable[[Command], Command]] = [
-        model_argument,
-        click.option(
-            "--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet."
-        ),
-        options_of(Columns),
-        count_option("--repeats", 7, "Turns of each."),
-        threads_option,
-        json_option,
-    ]
-    made: Command = collected
-    for option in reversed(options):
-        made = option(made)
-    return made
+    return collected

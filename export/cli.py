@@ -36,13 +36,10 @@ Example:
 @click.option("--tier1", metavar="FOLDER", help="First tier, of `cascade-train first-tier`; without it one tier.")
 @click.option("--before", metavar="BUNDLE", help="Its tiers go in front: cascades of three. Not with --tier1.")
 @click.option("--output", required=True, metavar="FOLDER", help="The bundle to write.")
-@click.option(
-    "--calibration",
-    metavar="FILE",
-    help="jsonl, csv or parquet with texts of the kind to be classified: int8 ranges come from them, and with labels "
-    "temperatures of all but full depth. For taggers jsonl or parquet with words, or txt. Do not use the test set. "
-    "Without it: sentences of the demo, temperatures 1.",
-)
+@click.option("--calibration", metavar="FILE",
+              help="Texts of the kind to be classified, in jsonl, csv or parquet, for taggers words: int8 ranges come "
+              "from them, and with labels temperatures of all but full depth. Do not use the test set. Without it: "
+              "sentences of the demo, temperatures 1.")  # fmt: skip
 @options_of(Columns)
 @click.option("--int8", type=click.Choice(["static", "none"]), default="static",
               help="static: scales from --calibration, the same answers in any batch; none: fp32.")  # fmt: skip

@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import tokenizers
+
 from cascade._version import __version__
 from cascade.bundle.manifest import TAGGING, Manifest
 from cascade.bundle.opening import Bundle, open_bundle
@@ -29,6 +31,7 @@ from cascade.policies.registry import ModelInfo
 from cascade.policies.routing import Router, Threshold, defer_all
 from cascade.policies.settings import Policies
 from cascade.policies.windows import Windows
+from cascade.text.tokenizer import Tokenizer
 from cascade.training.models import families
 from cascade_export import ExportOptions, checkpoints
 from cascade_export.texts import Calibration, encode
@@ -139,16 +142,12 @@ def export_bundle(
     max_length = _max_length(options.max_length, families.max_length(model.config))
     length1 = max_length if first is None else min(max_length, families.max_length(first.config))
     several = problem_type == "multi_label_classification"
-    sample = encode(
-        calibration,
-        task,
-        tokenizer_text,
-        labels,
+    tokenizer = Tokenizer(
+        tokenizers.Tokenizer.from_str(tokenizer_text),
         max_length=length1 if task.tags else max_length,  # of sentences all tiers read the same rows
-        multi_label=several,
-        truncation=options.truncation,
         encode_special_tokens=options.encode_special_tokens,
     )
+    sample = encode(calibration, task, tokenizer.with_truncation(options.truncation), labels, multi_label=several)
     layers = [()] * (count - 1) + [exits]
     router = options.router or (defer_all if sample.regression else Threshold(0.9))
     early_exits = options.exit_policy or (never if sample.regression else task.exit_policy)
@@ -196,13 +195,8 @@ def export_bundle(
     files |= checkpoints.small_files(tier2, known, tokenizer_text, settings)
     if lower is not None:
         manifest, files = behind(lower, manifest, files, tokenizer_text, router)
-    files["README.md"] = model_card(
-        manifest,
-        name=options.name or Path(output).resolve().name,
-        license=options.license,
-        data=options.data,
-        sizes={path: len(own) if isinstance(own, bytes) else own.stat().st_size for path, own in files.items()},
-    ).encode()
+    sizes = {path: len(own) if isinstance(own, bytes) else own.stat().st_size for path, own in files.items()}
+    files["README.md"] = model_card(manifest, options, name=Path(output).resolve().name, sizes=sizes).encode()
     return write_bundle(output, files, manifest, overwrite=overwrite)
 
 
@@ -217,20 +211,13 @@ def _max_length(wanted: int | None, possible: int) -> int:
 MANY_LABELS = 20
 
 
-def model_card(
-    manifest: Manifest,
-    *,
-    name: str,
-    license: str | None,  # noqa: A002  # the card's own word
-    data: str | None,
-    sizes: Mapping[str, int],
-) -> str:
+def model_card(manifest: Manifest, options: ExportOptions, *, name: str, sizes: Mapping[str, int]) -> str:
     """Write the card of a bundle whose manifest is complete but for its files.
 
-    `license` is an SPDX identifier, `data` what the model was trained on, `sizes` bytes of each file by path.
+    `name`: its title, unless the options say another; `sizes`: bytes of each file by path.
     """
-    head = ["---", "library_name: cascade", f"pipeline_tag: {manifest.task}"]
-    head += [f"license: {license.lower()}"] if license else []
+    name, head = options.name or name, ["---", "library_name: cascade", f"pipeline_tag: {manifest.task}"]
+    head += [f"license: {options.license.lower()}"] if options.license else []
     head += ["tags: [cascade, early-exit, onnx]", "---"]
     figures = manifest.figures
     labels = listed([f"`{label}`" for label in manifest.labels], MANY_LABELS)
@@ -255,8 +242,8 @@ def model_card(
         f"- **Labels** ({len(manifest.labels)}): {labels}",
         *(_tier(number, tier, sizes) for number, tier in enumerate(manifest.tiers, 1)),
         f"- **Longest row**: {manifest.tiers[-1].max_length} tokens; longer {whole} are {long}",
-        f"- **Trained on**: {data or 'not stated'}",
-        f"- **Licence of the weights**: {license or 'not stated'}",
+        f"- **Trained on**: {options.data or 'not stated'}",
+        f"- **Licence of the weights**: {options.license or 'not stated'}",
         "",
         "## Figures",
         "",

@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
 import torch
 
 from cascade.calibration.examples import tag_numbers
@@ -147,31 +146,19 @@ class Sample:
 
 
 def encode(
-    calibration: Calibration,
-    task: Task,
-    tokenizer_text: str,
-    labels: Sequence[str],
-    *,
-    max_length: int,
-    multi_label: bool = False,
-    truncation: bool = False,
-    encode_special_tokens: bool = False,
+    calibration: Calibration, task: Task, tokenizer: Tokenizer, labels: Sequence[str], *, multi_label: bool = False
 ) -> Sample:
-    """Encode calibration texts as the engine will, and number their labels.
+    """Encode calibration texts as the engine will, and number their labels, which are both tiers'.
 
-    `tokenizer_text` is that of the common `tokenizer.json`, `labels` are both tiers'; rows have at most `max_length`
-    tokens, so a longer text becomes several, or with `truncation` loses the rest; `encode_special_tokens`: see
-    `Tokenizer`. An `OptionError`: there is nothing that gets an answer; a `DataError`: a label that the tiers do not
-    have, or not one per text or word.
+    A text that is longer than the tokenizer allows becomes several rows, or loses the rest where it truncates. An
+    `OptionError`: there is nothing that gets an answer; a `DataError`: a label that the tiers do not have, or not one
+    per text or word.
     """
     counts = np.array([len(text) if task.tags else 1 for text in calibration.texts], np.int64)
     if not counts.sum():
         raise OptionError(f"calibration must hold at least one {task.unit}, has none; leave it out or add {task.item}s")
-    inner = tokenizers.Tokenizer.from_str(tokenizer_text)
-    tokenizer = Tokenizer(inner, max_length=max_length, encode_special_tokens=encode_special_tokens)
-    tokenizer = tokenizer.with_truncation(truncation)
     encoded = (WordEncoder(tokenizer) if task.tags else tokenizer).encode(calibration.texts)
-    units, numbers = cut(encoded.units, max_length, 0)  # sentences that no row holds, without an overlap
+    units, numbers = cut(encoded.units, tokenizer.max_length, 0)  # sentences that no row holds, without an overlap
     targets = None if calibration.labels is None else _targets(calibration, task, labels, multi_label)
     if targets is not None:
         targets = targets[encoded.numbers[numbers]]

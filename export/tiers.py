@@ -165,12 +165,7 @@ def make_tier(
         | sample.figures(made.logits[:, i], reference[:, i])
         for i, precision in enumerate(made.precisions)
     ]
-    return Tier(
-        spec,
-        files,
-        tuple(sample.temperature(made.logits[:, i]) for i in range(len(names))),
-        [{"layer": stage.layer} | own for stage, own in zip(spec.stages, figures, strict=True)]
-        if isinstance(spec, MultiExitSpec)
-        else figures[0],
-        made.smoothed,
-    )
+    temperatures = tuple(sample.temperature(made.logits[:, i]) for i in range(len(names)))
+    if isinstance(spec, MultiExitSpec):
+        figures = [{"layer": stage.layer} | own for stage, own in zip(spec.stages, figures, strict=True)]
+    return Tier(spec, files, temperatures, figures if packed is not None else figures[0], made.smoothed)

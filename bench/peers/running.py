@@ -21,7 +21,7 @@ from cascade.core.statistics import percentile
 from cascade.exceptions import OptionError
 from cascade_bench.systems.baselines import Baseline
 from cascade_bench.systems.local import FULL, TRANSFORMERS
-from cascade_bench.systems.process import Job, ProcessClock, WorkerError, WorkerProcess
+from cascade_bench.systems.process import Job, WorkerError, WorkerProcess
 from cascade_bench.table.data import Data
 from cascade_bench.table.measuring import Row, Table, ratios
 from cascade_bench.timing.interleaving import BATCH_SIZES, Progress, best_size, interleave, quiet
@@ -97,18 +97,19 @@ class Peers(AbstractContextManager["Peers"]):
 
     def take_turns(self, repeats: int, *, pause: float = PAUSE) -> dict[str, list[float]]:
         """Turns of all that are running, by key and order; one that fails in its turn is set aside."""
-        clock = ProcessClock()
+        spent = 0.0  # seconds that processes say they took
 
         def turn(peer: Running, order: str, way: Way) -> None:
+            nonlocal spent
             if peer.kind.key not in self.running:
                 return
             with self._guarded(peer):
                 if order != ALONE:
-                    clock.now += peer.process.run(batch_size=way.size, by_length=order == SORTED)[0]
+                    spent += peer.process.run(batch_size=way.size, by_length=order == SORTED)[0]
                     return
                 seconds = peer.process.single(self.alone[-LEAD:] + self.alone)[-len(self.alone) :]
                 way.latencies += seconds
-                clock.now += sum(seconds)
+                spent += sum(seconds)
 
         ways = [(peer, order, way) for peer in self.running.values() for order, way in peer.ways.items()]
         return interleave(
@@ -116,7 +117,7 @@ class Peers(AbstractContextManager["Peers"]):
             repeats=repeats,
             warm_up={peer.kind.key + SUFFIXES[order]: way.seconds for peer, order, way in ways},
             progress=self._say,
-            clock=clock,
+            clock=lambda: spent,
             pause=pause,
         )
 

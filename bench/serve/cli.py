@@ -19,7 +19,7 @@ from cascade.bundle.opening import open_bundle
 from cascade.core.files import check_output
 from cascade.exceptions import OptionError
 from cascade.runtime.threads import check_threads
-from cascade_bench.options import json_option, model_argument, threads_option
+from cascade_bench.options import data_option, json_option, model_argument, threads_option
 from cascade_bench.serve.baselines import SERVERS
 from cascade_bench.serve.client import Job as Load
 from cascade_bench.serve.searching import Loaded, highest_rate, load
@@ -41,7 +41,7 @@ NAMES = {CASCADE: "cascade serve", **{key: name for key, (name, *_) in SERVERS.i
 
 @click.command(short_help="Requests a second at p99 under a limit, beside FastAPI servers of the same checkpoint.")
 @model_argument
-@click.option("--data", "file", required=True, metavar="FILE", help="Texts, labelled or not: jsonl, csv, parquet.")
+@data_option
 @click.option("--checkpoint", metavar="FOLDER", help="The last tier as transformers reads it, for the baselines.")
 @click.option("--only", multiple=True, type=click.Choice([*NAMES]), help="Run these only; may be repeated.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Of each run.")

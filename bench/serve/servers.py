@@ -13,15 +13,12 @@ from contextlib import AbstractContextManager, suppress
 from typing import IO
 from urllib.request import urlopen
 
-from cascade.exceptions import MissingExtraError
+from cascade.exceptions import need
 from cascade_bench.systems.process import WorkerError, limits
 
-try:
-    import psutil
-except ImportError as error:
-    raise MissingExtraError(
-        'measuring servers needs the bench extra, but psutil is missing; pip install "cascade-encoder[bench]"'
-    ) from error
+need("measuring servers", "bench", "psutil")
+
+import psutil  # noqa: E402
 
 READY, END = 180.0, 15.0  # seconds until it is ready, torch may take its time; and from SIGTERM to SIGKILL
 RESTS, SETTLE = 0.3, 100  # CPUs that a server at rest takes at most; tenths of a second until then

@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import Any, TypeAlias
 
 from cascade.core.rows import IntArray
-from cascade.exceptions import OptionError
 from cascade.pipelines.classifier import Classifier
 from cascade.pipelines.tagger import Tagger
 from cascade.policies.exits import AtExit, never
@@ -51,13 +50,6 @@ class System:
     run: Callable[[Sequence[Any]], Answered]
     cut: int | None = None
     tier: int | None = None
-
-
-def check_tiers(model: Model, least: int = 2) -> None:
-    """Refuse a bundle of fewer tiers by an `OptionError`."""
-    if len(model.tiers) < least:
-        told = f"got {len(model.tiers)} in {model.bundle.folder}; cascade-bench peers takes any bundle"
-        raise OptionError(f"a cascade must have {least} tiers, {told}")
 
 
 def whole(model: Model) -> Model:

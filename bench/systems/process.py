@@ -58,16 +58,6 @@ class Job:
         return items_of(asdict(self))
 
 
-class ProcessClock:
-    """Seconds that processes say they took; stands where `interleave` expects a clock."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def limits(threads: int) -> dict[str, str]:
     """What keeps libraries to a number of threads; they read these when they are imported."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")

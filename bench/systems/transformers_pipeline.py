@@ -17,22 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from cascade.bundle.hub import can_be_id
-from cascade.exceptions import MissingExtraError, OptionError
+from cascade.exceptions import OptionError, need
 
-try:
-    import torch
-    import transformers
-    from torch import Tensor
-    from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
-    from transformers.modeling_outputs import SequenceClassifierOutput
+need("comparing with transformers", "bench", "torch", "transformers", "safetensors")
 
-    from cascade.training.models.config import adapted, load_config, load_model
-    from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger, pool
-except ImportError as error:
-    raise MissingExtraError(
-        f"comparing with transformers needs the bench extra, but {error.name} is missing; "
-        'pip install "cascade-encoder[bench]", or leave out --checkpoint'
-    ) from error
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from torch import Tensor  # noqa: E402
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel  # noqa: E402
+from transformers.modeling_outputs import SequenceClassifierOutput  # noqa: E402
+
+from cascade.training.models.config import adapted, load_config, load_model  # noqa: E402
+from cascade.training.models.multi_exit import MultiExitModel, MultiExitTagger, pool  # noqa: E402
 
 
 class LastExit(PreTrainedModel):
@@ -147,9 +143,7 @@ def loading(checkpoint: str | Path, *, threads: int) -> Iterator[None]:
         yield
     except (OSError, ValueError, KeyError) as fault:
         reason = " ".join(str(fault).split())
-        raise OptionError(
-            f"--checkpoint must be a folder or Hub id with a model for transformers, got {checkpoint} ({reason}); "
-            "give what cascade-train exits wrote"
-        ) from None
+        told = f"--checkpoint must be a folder or Hub id with a model for transformers, got {checkpoint} ({reason})"
+        raise OptionError(f"{told}; give what cascade-train exits wrote") from None
     finally:
         transformers.logging.set_verbosity(before)

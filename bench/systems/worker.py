@@ -43,7 +43,9 @@ def serve(
                 model, items = loaders[request["kind"]](request["job"]), items_of(request["job"])
                 made["said"] = getattr(model, "said", "")
             elif request["do"] == "run":
-                some = _some(items, request["some"])
+                some, count = items, request["some"]
+                if count is not None and count < len(items):  # spread evenly
+                    some = [items[row * (len(items) - 1) // max(count - 1, 1)] for row in range(count)]
                 begin = clock()
                 made["labels"] = answer(model, some, request["batch_size"], by_length=request["by_length"])
             elif request["do"] == "single":
@@ -84,12 +86,6 @@ def items_of(job: Mapping[str, Any]) -> list[Any]:
     """The texts, pairs or sentences of a job, from the fields of `process.Job`."""
     read: list[Any] = json.loads((Path(job["folder"]) / "texts.json").read_text(encoding="utf-8"))
     return read if job["tagging"] else [tuple(text) if isinstance(text, list) else text for text in read]
-
-
-def _some(items: list[Any], count: int | None) -> list[Any]:
-    if count is None or count >= len(items):
-        return items
-    return [items[row * (len(items) - 1) // max(count - 1, 1)] for row in range(count)]
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -34,10 +34,7 @@ def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),
         "threads": threads,
-        "versions": {
-            "cascade": cascade.__version__,
-            **{name: found for name in PACKAGES if (found := version_of(name))},
-        },
+        "versions": {"cascade": cascade.__version__} | {name: own for name in PACKAGES if (own := version_of(name))},
         "git": revision(),
     }
 

@@ -54,10 +54,8 @@ def load_tokenizer_text(checkpoint: str | Path, *, known: bool = False) -> str:
     except (OSError, ValueError, KeyError, AttributeError, ImportError) as error:
         if known or not own:
             reason = " ".join(str(error).split())[:SHOWN].rstrip(".")
-            raise OptionError(
-                f"{checkpoint} must have a tokenizer that transformers {__version__} reads, but: {reason}; install the "
-                "release that saved it"
-            ) from error
+            rule = f"{checkpoint} must have a tokenizer that transformers {__version__} reads, but: {reason}"
+            raise OptionError(f"{rule}; install the release that saved it") from error
         told = tokenizer_config(checkpoint)
         plain = () if told.get("tokenizer_class") == "TokenizersBackend" else (TYPES,)  # transformers 5's own
         text, names = own, told.get("model_input_names", plain)
@@ -222,9 +220,7 @@ def keep_rows(model: Any, ids: IntArray, *, size: int, unknown: int) -> None:
 class FewerRows(nn.Module):
     """An embedding table with rows for some tokens only, whatever the tokenizer: the ids of the others share one.
 
-    Attributes:
-        weight: shape `(rows, width)`.
-        places: the row of each token id. Shape `(vocabulary,)`.
+    `weight`: shape `(rows, width)`; `places`: the row of each token id, shape `(vocabulary,)`.
     """
 
     places: Tensor

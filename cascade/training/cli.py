@@ -28,14 +28,9 @@ from cascade.training.task import CLASSIFICATION, TASKS, Task
 RUN = "train evaluation:eval output overwrite"
 LOOP = "epochs learning_rate batch_size warmup weight_decay average bf16 seed resume"
 ANSWERS = "extra_text answers shared"
-task_option = click.option(
-    "--task",
-    type=click.Choice(sorted(TASKS)),
-    default="classification",
-    show_default=True,
-    callback=lambda _context, _parameter, name: TASKS[name],
-    help="A label per text, or a tag per word.",
-)
+task_option = click.option("--task", type=click.Choice(sorted(TASKS)), default="classification", show_default=True,
+                           callback=lambda _context, _parameter, name: TASKS[name],
+                           help="A label per text, or a tag per word.")  # fmt: skip
 
 
 @click.group(name="cascade-train", context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,15 +67,10 @@ def report(trained: dict[str, Any], output: Path) -> None:
 @options_of(LoopOptions, f"{LOOP} head_factor")
 @options_of(Columns)
 @task_option
-@click.option(
-    "--objective",
-    type=click.Choice([*OBJECTIVES]),
-    default="joint",
-    show_default=True,
-    help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
-    "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels (FastBERT); "
-    "full depth stays as it is.",
-)
+@click.option("--objective", type=click.Choice([*OBJECTIVES]), default="joint", show_default=True,
+              help="joint: all exits at once. two-stage: the last, then the others on a frozen backbone (DeeBERT). "
+              "detached: gradients stop between exits (SWEET). distil: exits imitate the last one, no labels "
+              "(FastBERT); full depth stays as it is.")  # fmt: skip
 @options_of(Objective, "weights:layer-weights")
 @options_of(
     ExitsOptions, "layers:exits pooling max_length vocabulary multi_label dropout adapter rank frozen_layers imitation"

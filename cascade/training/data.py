@@ -139,13 +139,7 @@ def targets_of(examples: Examples, names: Sequence[str], *, multi_label: bool) -
     return labels.astype(np.float32) if multi_label else labels
 
 
-def encode_sentences(
-    tokenizer: Tokenizer,
-    examples: Examples,
-    names: Sequence[str],
-    *,
-    multi_label: bool = False,  # noqa: ARG001  # as for texts; a word has one tag
-) -> TrainingRows:
+def encode_sentences(tokenizer: Tokenizer, examples: Examples, names: Sequence[str], **_of_texts: Any) -> TrainingRows:
     """Sentences as one or several rows of words; a tag that is not among the names is a `DataError`."""
     units, _ = cut(encode_words(tokenizer, examples.items), tokenizer.max_length, 0)
     labels = np.full(len(units), NO_LABEL, np.int64)
@@ -167,10 +161,8 @@ def label_values(examples: Examples) -> FloatArray:
         except ValueError:
             values[row] = np.nan
         if not np.isfinite(values[row]):
-            raise DataError(
-                f"{examples.source}: example {row + 1} must have a number, because the model is a regression, got "
-                f"{label!r}; correct it or drop it"
-            )
+            told = f"{examples.source}: example {row + 1} must have a number, because the model is a regression"
+            raise DataError(f"{told}, got {label!r}; correct it or drop it")
     return values
 
 

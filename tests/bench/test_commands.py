@@ -44,9 +44,7 @@ def test_commands_load_no_extra_unasked() -> None:
 
 
 INSTALL = 'pip install "cascade-encoder[bench]"'
-PIPELINE = (
-    f"comparing with transformers needs the bench extra, but torch is missing; {INSTALL}, or leave out --checkpoint"
-)
+PIPELINE = f"comparing with transformers needs the extra bench, but torch is missing; {INSTALL}"
 NONE = (
     f"one system at least must run, none did (transformers pipeline, fp32: not installed: torch; {INSTALL}); install "
     "one, or mend the checkpoint"

@@ -127,4 +127,4 @@ def test_without_torch_the_extra_is_named() -> None:
         "    print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "comparing with transformers needs the bench extra, but torch is missing" in done.stdout
+    assert "comparing with transformers needs the extra bench, but torch is missing" in done.stdout

@@ -24,6 +24,7 @@ from cascade.policies.unit_exits import TokenExit
 from cascade.policies.windows import Windows
 from cascade.text.texts import Text
 from cascade.text.tokenizer import Tokenizer
+from cascade.training.data import tokenizer_of
 from cascade.training.models.config import CLASSIFICATION, TAGGING
 from cascade.training.task import BY_NAME as TASKS
 from cascade_export import Calibration, ExportOptions, export_bundle
@@ -124,7 +125,7 @@ def test_the_card_says_what_becomes_of_long_texts(exported: Exported) -> None:
     sizes = {path: record.bytes for path, record in manifest.files.items()}
     for truncation, words in ((False, "read in windows"), (True, "cut, as transformers cuts them")):
         own = replace(manifest, truncation=truncation)
-        assert f"tokens; longer texts are {words}\n" in model_card(own, name="x", license=None, data=None, sizes=sizes)
+        assert f"tokens; longer texts are {words}\n" in model_card(own, ExportOptions(), name="x", sizes=sizes)
 
 
 def test_what_is_in_a_taggers_bundle(exported: Exported) -> None:
@@ -247,7 +248,7 @@ def test_long_and_empty_sentences_calibrate(tiers: Path, tmp_path: Path) -> None
     long = [tiny.WORDS[i % 30] for i in range(150)]
     words = [["good"], [], long, ["x" * 5000, "film"]]
     calibration = Calibration(words, [[tiny.TAGS[len(word) % 3] for word in own] for own in words])
-    sample = encode(calibration, TASKS[TAGGING], tiny.tokenizer().to_str(), tiny.TAGS, max_length=40)
+    sample = encode(calibration, TASKS[TAGGING], tokenizer_of(tiny.tokenizer().to_str(), max_length=40), tiny.TAGS)
     assert len(sample.units) == 153
     assert (sample.units.rows.lengths <= 40).all()
     assert sample.targets is not None
@@ -264,7 +265,7 @@ def test_entities_are_scored(tmp_path: Path) -> None:
     words = [["good", "film"], [], ["the", "plot", "is", "dull"]]
     tags = [["B-thing", "I-thing"], [], ["O", "B-thing", "O", "O"]]
     calibration = Calibration(words, tags)
-    sample = encode(calibration, TASKS[TAGGING], tiny.tokenizer().to_str(), SPANS, max_length=64)
+    sample = encode(calibration, TASKS[TAGGING], tokenizer_of(tiny.tokenizer().to_str(), max_length=64), SPANS)
     right = np.eye(3, dtype=np.float32)[[1, 2, 0, 1, 0, 0]]
     half = np.eye(3, dtype=np.float32)[[1, 0, 0, 1, 0, 0]]  # the first entity is too short
     figures = sample.figures(half, right)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,14 @@ from cascade.text.labelled import Columns, read_labelled
 LOOKED_AT = 1000  # examples, for their kind
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Texts with or without labels, or sentences with or without tags.
+def examples_of(
+    file: Path, columns: Columns, *, words: bool, labels: Sequence[str], multi_label: bool
+) -> tuple[list[Any], Any]:
+    """The items of a file, and their truth: `None` where no example has any.
 
-    `items`: texts or pairs; of a tagger lists of words; `truth`: number of the label of each text, or zeros and ones
-    for independent labels; of a tagger the tags of each sentence. `None` where no example has any.
-    """
-
-    items: list[Any]
-    truth: Any
-
-
-def examples_of(file: Path, columns: Columns, *, words: bool, labels: Sequence[str], multi_label: bool) -> Examples:
-    """The examples of a file. `labels`: the bundle's; `multi_label`: a text may have any number of them.
-
-    A `DataError`: a line that cannot be read, some labelled and some not, or a label that the bundle lacks.
+    That is the number of each text's label, or zeros and ones for independent labels; of a tagger the tags of each
+    sentence. `labels`: the bundle's; `multi_label`: a text may have any number of them. A `DataError`: a line that
+    cannot be read, some labelled and some not, or a label that the bundle lacks.
     """
     read = read_labelled(file, words=words, columns=columns)
     items, given = [one.item for one in read], [one.label for one in read if one.label is not None]
@@ -49,14 +40,12 @@ def examples_of(file: Path, columns: Columns, *, words: bool, labels: Sequence[s
         line = next(one.line for one in read if one.label is None)
         what, remedy = ("sentence must have tags", "tag them") if words else ("text must have a label", "label them")
         remedy = "write [], or in a csv give --label-separator, where none applies" if multi_label else remedy
-        raise DataError(
-            f"{file}, line {line}: every {what}, or none, got {len(read) - len(given)} of {len(read)} without; "
-            f"{remedy}, or take them out"
-        )
+        told = f"{file}, line {line}: every {what}, or none, got {len(read) - len(given)} of {len(read)} without"
+        raise DataError(f"{told}; {remedy}, or take them out")
     if words or not given:
-        return Examples(items, [list(own) for own in given] or None)
+        return items, [list(own) for own in given] or None
     numbers = label_numbers(given, labels, multi_label=multi_label, source=file)
-    return Examples(items, as_array(numbers, len(labels), multi_label=multi_label or len(labels) == 1, source=file))
+    return items, as_array(numbers, len(labels), multi_label=multi_label or len(labels) == 1, source=file)
 
 
 def known_files(manifest: Manifest, *, name: str, sha256: str, counted: bool) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from cascade.calibration.chain import EXIT, ROUTER
 from cascade.calibration.choosing import choose_tagger, choose_texts
 from cascade.calibration.observing import observe_texts
 from cascade.calibration.runs import Stages
-from cascade.cli.calibrate.data import Examples, examples_of, known_files, of_another_kind
+from cascade.cli.calibrate.data import examples_of, known_files, of_another_kind
 from cascade.cli.calibrate.show import shown
 from cascade.cli.show import pairs, policy_rows
 from cascade.core.files import sha256_of, write
@@ -50,17 +50,22 @@ def run(options: Any) -> int:
     `options`: those of the command by name; `by`: the one that names what is bounded, `bound` its value; `command`: all
     of it, as it can be given again.
     """
+
+    @contextlib.contextmanager
+    def bars(name: str, total: int) -> Iterator[Callable[[int], object]]:
+        with tqdm(total=total, desc=name, file=sys.stderr, disable=not options.progress, leave=False) as bar:
+            yield bar.update
+
     begin = time.perf_counter()
     pipeline = load(options.model, threads=options.threads)
     _check_task(options, tagger=isinstance(pipeline, Tagger))
-    bars = _bars(options.progress)
     with regular(options.file) as file:
         options.file = file
-        examples = _read(options, pipeline)
+        items, truth = _read(options, pipeline)
         if options.guarantee:
-            status = _certify(options, pipeline, examples, bars)
+            status = _certify(options, pipeline, items, truth, bars)
         else:
-            status = _choose(options, pipeline, examples, bars)
+            status = _choose(options, pipeline, items, truth, bars)
     click.echo(f"{time.perf_counter() - begin:.1f} s", err=True)
     return status
 
@@ -75,29 +80,19 @@ def _check_task(options: Any, *, tagger: bool) -> None:
         raise OptionError(f"{option} must be used with {fit}, but {options.model} is {got}; leave it out")
 
 
-def _bars(shown: bool) -> Stages:
-    """Progress on standard error, if it is shown."""
-
-    @contextlib.contextmanager
-    def stage(name: str, total: int) -> Iterator[Callable[[int], object]]:
-        with tqdm(total=total, desc=name, file=sys.stderr, disable=not shown, leave=False) as bar:
-            yield bar.update
-
-    return stage
-
-
-def _read(options: Any, pipeline: Classifier | Tagger) -> Examples:
+def _read(options: Any, pipeline: Classifier | Tagger) -> tuple[list[Any], Any]:
     words, columns = isinstance(pipeline, Tagger), options.columns
-    read = examples_of(options.file, columns, words=words, labels=pipeline.labels, multi_label=pipeline.multi_label)
-    if options.by == "--max-drop" and read.truth is None:
+    own: Any = {"labels": pipeline.labels, "multi_label": pipeline.multi_label}
+    items, truth = examples_of(options.file, columns, words=words, **own)
+    if options.by == "--max-drop" and truth is None:
         raise DataError(
             f"--max-drop needs {'tags' if words else 'labels'}, but {options.file} has none in the column "
             f"{columns.label(words=words)!r}; name another with --label-column, or ask for --agreement"
         )
-    return read
+    return items, truth
 
 
-def _certify(options: Any, pipeline: Classifier | Tagger, examples: Examples, bars: Stages) -> int:
+def _certify(options: Any, pipeline: Classifier | Tagger, items: list[Any], truth: Any, bars: Stages) -> int:
     ask: RiskTarget = Agreement(options.bound, per_class=options.per_class)
     if options.by == "--max-drop":
         ask = MaxDrop(options.bound, per_class=options.per_class)
@@ -113,23 +108,23 @@ def _certify(options: Any, pipeline: Classifier | Tagger, examples: Examples, ba
         exits += [tunable(own, EXIT) for own, tier in zip(policies.exits, pipeline.infos, strict=True) if tier.layers]
     routers = [tunable(own, ROUTER) for own in policies.routers]
     made_of = repr([*(one.at(0.5) for one in (*routers, *exits)), policies.decoding])
-    question, lost = ledger.ask(examples.items, [claim.to_json(), options.seed, sha256, made_of])
+    question, lost = ledger.ask(items, [claim.to_json(), options.seed, sha256, made_of])
     counted = question.number > 1 or question in ledger
     with warnings.catch_warnings():  # they are told with the outcome
         warnings.simplefilter("ignore", CertificateWarning)
         asked = replace(claim, question=question.number)
-        outcome, answers = calibrate(pipeline, examples.items, examples.truth, asked, seed=options.seed, progress=bars)
+        outcome, answers = calibrate(pipeline, items, truth, asked, seed=options.seed, progress=bars)
     data = data_of(options.file.name, sha256, outcome)
     doubts = known_files(manifest, name=data.name, sha256=sha256, counted=counted)
     if not outcome.tested:
         ledger.withdraw(question)
-    unlike = of_another_kind(pipeline, examples.items)
+    unlike = of_another_kind(pipeline, items)
     outcome = replace(outcome, warnings=(*outcome.warnings, *unlike, *doubts, *lost))
     certificate = issue(pipeline, outcome, data) if isinstance(outcome, Certified) else None
     # The bundle first: whatever a report stumbles over, the work is kept.
     done = "Nothing was written."
     if isinstance(outcome, Certified):
-        done = _saved(options, pipeline, outcome.policies, examples.items, certificate=certificate)
+        done = _saved(options, pipeline, outcome.policies, items, certificate=certificate)
     click.echo(shown(outcome, model=options.model, data=data.name))
     click.echo(done)
     if options.json_file is not None:
@@ -139,17 +134,16 @@ def _certify(options: Any, pipeline: Classifier | Tagger, examples: Examples, ba
     return REFUSED if certificate is None else 0
 
 
-def _choose(options: Any, pipeline: Classifier | Tagger, examples: Examples, progress: Stages) -> int:
+def _choose(options: Any, pipeline: Classifier | Tagger, items: list[Any], truth: Any, progress: Stages) -> int:
     """Choose, write, show. Returns the command's status."""
-    items, metric = examples.items, "entity F1" if options.f1 else "accuracy"
+    metric = "entity F1" if options.f1 else "accuracy"
     if not items:
         raise OptionError(f"--data must hold an example at least, got none in {options.file}; give more")
     if isinstance(pipeline, Tagger):
-        tags = examples.truth
-        point = choose_tagger(pipeline, items, tags, max_drop=options.bound, f1=options.f1, progress=progress)
+        point = choose_tagger(pipeline, items, truth, max_drop=options.bound, f1=options.f1, progress=progress)
     else:
         with progress("all tiers", len(pipeline.tiers) * len(items)) as ahead:
-            answers = observe_texts(pipeline, items, examples.truth, progress=ahead)
+            answers = observe_texts(pipeline, items, truth, progress=ahead)
         point = choose_texts(answers, max_drop=options.bound, blends=BLENDS, like=pipeline.policies)
     # The bundle first: whatever a report stumbles over, the work is kept. Its figures say what the choice was made on.
     numbers = {name: value for name, value in vars(point).items() if isinstance(value, float)}

@@ -83,10 +83,8 @@ def shown(name: str, pipeline: Any) -> Iterator[str]:
     """Paragraphs about one bundle; a `BundleError` if it does not know the labels of the sentences."""
     given, labels = sentences(name)
     if unknown := sorted(set(labels) - set(pipeline.labels)):
-        raise BundleError(
-            f"the bundle {name} must know the labels of the demo's sentences, lacks: {', '.join(unknown[:5])}; give "
-            "--models, a folder with the project's own bundles"
-        )
+        told = f"the bundle {name} must know the labels of the demo's sentences, lacks: {', '.join(unknown[:5])}"
+        raise BundleError(f"{told}; give --models, a folder with the project's own bundles")
     answers, full, seconds = compare(pipeline, given)
     depth = pipeline.tier2.layers[-1]
     words = isinstance(answers, TagPredictions)
@@ -105,10 +103,9 @@ def shown(name: str, pipeline: Any) -> Iterator[str]:
 def compare(
     pipeline: Any, given: Sequence[Any], *, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Any, Any, Doubles]:
-    """Run a cascade and its second tier alone on the same, in alternation, after one run of each that is not counted.
+    """Run a cascade and its second tier alone on the same, in turns, after one run of each that is not counted.
 
-    Returns:
-        The cascade's answers, those of the second tier, and the median seconds of both. Shape `(2,)`.
+    Returned are the answers of both, and the median seconds of both, shape `(2,)`.
     """
     both = pipeline, pipeline.with_router(defer_all).with_exit_policy(never)
     answers, full = (one.predict(given) for one in both)
@@ -143,14 +140,9 @@ def _texts(texts: Sequence[str], labels: Sequence[str], answers: Predictions, de
     rows = []
     for row in sorted(chosen, key=lambda row: (answers.routes[row].tier, answers.routes[row].exit_layer)):
         label, route, right = str(answers.labels[row]), answers.routes[row], answers.labels[row] == labels[row]
-        rows.append(
-            [
-                clipped(texts[row], max(room, 24)),
-                click.style(printable(label), fg="green" if right else "red") + ("" if right else " (wrong)"),
-                f"{answers.probabilities[row].max():.2f}",
-                click.style(route_in_words(route, depth), fg=_colour(route, depth)),
-            ]
-        )
+        shown = click.style(printable(label), fg="green" if right else "red") + " (wrong)" * (not right)
+        where = click.style(route_in_words(route, depth), fg=_colour(route, depth))
+        rows.append([clipped(texts[row], max(room, 24)), shown, f"{answers.probabilities[row].max():.2f}", where])
     return table(["sentence", "label", "prob.", "route"], rows, right=(2,))
 
 

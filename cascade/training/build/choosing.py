@@ -57,9 +57,7 @@ class Within(Agreement):
 class NumberAnswers(TextAnswers):
     """Numbers at every exit of a single tier; an answer is 1 where its number is too far from the original's.
 
-    Attributes:
-        wanted: numbers of the original. Shape `(items,)`.
-        within: how far is not too far.
+    `wanted`: numbers of the original, shape `(items,)`; `within`: how far is not too far.
     """
 
     wanted: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))

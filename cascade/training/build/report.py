@@ -46,18 +46,10 @@ def report_of(
 ) -> tuple[str, str, dict[str, Any]]:
     """Measure a bundle beside full depth and the user's own pipeline, on texts that certify, and tell all.
 
-    Returned are the verdict in a few words, the page, and what a program may want to know.
-
-    Args:
-        given: what the build knows.
-        pipeline: of the bundle, with its policies.
-        outcome: of the certificate.
-        full: the pipeline of full depth.
-        exported: facts of that step.
-        pays: whether exits or a first tier are used.
-        seconds: that measuring may take, about.
-        steps: seconds by step.
-        candidates: seconds of those that were timed beside each other.
+    Returned are the verdict in a few words, the page, and what a program may want to know. `pipeline`: of the bundle,
+    with its policies; `full`: that of full depth; `exported`: facts of that step; `pays`: whether exits or a first tier
+    are used; `seconds`: that measuring may take, about; `steps`: seconds by step; `candidates`: seconds of those that
+    were timed beside each other.
     """
     some, files, name = given.certify, pipeline.bundle.manifest.files, str(given.output)
     found = pipeline.predict(some.items)
@@ -70,7 +62,8 @@ def report_of(
     ways["this bundle"] = partial(pipeline.predict, few)
     taken = timed(ways, seconds=seconds)
     over, over_full = (speed_up(taken[way], taken["this bundle"]) for way in ("your pipeline", "full depth"))
-    each = {way: f"{1000 * median(own) / len(few):.3g} ms" for way, own in taken.items()}
+    each = [f"{1000 * median(spent) / len(few):.3g} ms" for spent in taken.values()]
+    rows = [*zip(ways, (how, form, ""), each, ("1", "", over.text()), strict=True)]
     alike = {"full depth, fp32": exported["fp32"], f"full depth, {form}": exported["int8"]}
     alike["this bundle"] = float(same.mean())
     where = routes_of(routes.tier.tolist(), routes.exit_layer.tolist(), count=len(pipeline.tiers))
@@ -90,13 +83,7 @@ def report_of(
         f"<p>Made of <code>{escape(str(given.checkpoint.source))}</code>. Use it:</p>",
         f"<pre>cascade predict {escape(name)} texts.txt\ncascade.load({escape(repr(name))})</pre>",
         "<h2>Speed</h2>",
-        _table(
-            ("", "", "per text", "times as fast"),
-            [
-                (way, words, each[way], ratio)
-                for way, words, ratio in zip(ways, (how, form, ""), ("1", "", over.text()), strict=True)
-            ],
-        ),
+        _table(("", "", "per text", "times as fast"), rows),
         f"<p>Measured in turns on this machine; over full depth {escape(over_full.text())} times.</p>",
         "<h2>Agreement with the original model</h2>",
         f"<p>{escape(kept)}.</p>",
@@ -132,11 +119,7 @@ def timed(ways: Mapping[str, Callable[[], object]], *, seconds: float) -> dict[s
 
 
 def own_pipeline(checkpoint: Checkpoint, items: Sequence[Any]) -> tuple[str, Callable[[], object]]:
-    """The user's `transformers.pipeline` on the CPU at the best of its batch sizes, sorted by length or not.
-
-    Returns:
-        How it is used, in words, and a function that answers all items.
-    """
+    """The user's `transformers.pipeline` on the CPU at its best, in words, and as a function that answers all items."""
     pipe = TransformersPipeline.load(
         checkpoint.source,
         threads=torch.get_num_threads(),

@@ -238,9 +238,8 @@ def with_gaps(items: Sequence[Any], *, copies: int, seed: int) -> tuple[list[Any
     a setting does on the given texts says too little about new ones. (Of a MiniLM on TREC a cut after layer 4 answered
     0.3 % of the given texts differently, 1.7 % of texts with gaps, and 2.2 % of new ones.)
 
-    Returns:
-        The first copy of each item, then the second, and so on; and which of its words each has kept, shape
-        `(words,)`, of a pair those of its first text.
+    Returned are the first copy of each item, then the second, and so on; and which of its words each has kept, shape
+    `(words,)`, of a pair those of its first text.
     """
     rng = np.random.default_rng(seed)
     made = [_with_gaps(item, rng) for _ in range(copies) for item in items]

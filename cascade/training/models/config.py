@@ -81,10 +81,8 @@ def adapt(config: Any, folder: Path) -> None:
     kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")).get("task_type")
     file = folder / "adapter_model.safetensors"
     if kind not in TASKS or not file.is_file():
-        raise OptionError(
-            f"{folder} must hold an adapter_model.safetensors with task_type {' or '.join(TASKS)}, got {kind}; merge "
-            "it into its model (merge_and_unload) and save that"
-        )
+        told = f"{folder} must hold an adapter_model.safetensors with task_type {' or '.join(TASKS)}, got {kind}"
+        raise OptionError(f"{told}; merge it into its model (merge_and_unload) and save that")
     config.architectures = [TASKS[kind]]
     if (folder / "config.json").is_file():
         own = AutoConfig.from_pretrained(folder)
@@ -130,10 +128,8 @@ def problem_of(config: Any) -> str:
 def check_new(labels: Sequence[str], *, multi_label: bool) -> None:
     """Refuse what the labels of a new head cannot be. A `DataError`: too few, or numbers that are no names."""
     if len(labels) < 2 and not (labels and multi_label):
-        raise DataError(
-            f"the training data must have at least two labels, got {list(labels) or 'none'}; check the column, "
-            "or start from a fine-tuned checkpoint, which knows its labels"
-        )
+        told = f"the training data must have at least two labels, got {list(labels) or 'none'}"
+        raise DataError(f"{told}; check the column, or start from a fine-tuned checkpoint, which knows its labels")
     if multi_label and set(labels) <= {"0", "1"}:
         raise DataError(
             f'several labels must be lists of names, got only {" and ".join(labels)}; write ["a", "c"] for those that '
@@ -209,9 +205,7 @@ def inputs_of(model: Any) -> tuple[str, ...]:
     """
     known = inspect.signature(model.forward).parameters
     if "attention_mask" not in known:
-        raise OptionError(
-            "a model must read an attention_mask, so that padding says nothing, but "
-            f"{model.config.model_type} does not; fine-tune another encoder"
-        )
+        told = "a model must read an attention_mask, so that padding says nothing"
+        raise OptionError(f"{told}, but {model.config.model_type} does not; fine-tune another encoder")
     types = "token_type_ids" in known and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
     return ("input_ids", "attention_mask", *(["token_type_ids"] if types else []))

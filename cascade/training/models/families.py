@@ -128,6 +128,12 @@ def _after_padding(config: Any) -> int:
 
 _CLASSIFIER = HeadParts("classifier.dense", out="classifier.out_proj")
 _NORMED = HeadParts("head.dense", "classifier_activation", "head.norm")
+_DISTILBERT = LayerParts("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "sa_layer_norm",
+                         "ffn.lin1", "ffn.lin2", "output_layer_norm")  # fmt: skip
+_ALBERT = LayerParts("attention.query", "attention.key", "attention.value", "attention.dense", "attention.LayerNorm",
+                     "ffn", "ffn_output", "full_layer_layer_norm")  # fmt: skip
+_MPNET = LayerParts("attention.attn.q", "attention.attn.k", "attention.attn.v", "attention.attn.o",
+                    "attention.LayerNorm")  # fmt: skip
 _ROBERTA = Family(_CLASSIFIER, pooler=True, first_position=_after_padding)
 
 FAMILIES = {
@@ -142,44 +148,20 @@ FAMILIES = {
     "distilbert": Family(
         HeadParts("pre_classifier", "relu"),
         layers=lambda backbone: list(backbone.transformer.layer),
-        parts=LayerParts(
-            query="attention.q_lin",
-            key="attention.k_lin",
-            value="attention.v_lin",
-            output="attention.out_lin",
-            attention_norm="sa_layer_norm",
-            expand="ffn.lin1",
-            contract="ffn.lin2",
-            output_norm="output_layer_norm",
-        ),
+        parts=_DISTILBERT,
         activation="activation",
     ),
     "albert": Family(
         HeadParts("albert.pooler"),
         layers=_albert_layers,
-        parts=LayerParts(
-            query="attention.query",
-            key="attention.key",
-            value="attention.value",
-            output="attention.dense",
-            attention_norm="attention.LayerNorm",
-            expand="ffn",
-            contract="ffn_output",
-            output_norm="full_layer_layer_norm",
-        ),
+        parts=_ALBERT,
         embeddings=EmbeddingParts(projection="encoder.embedding_hidden_mapping_in"),
         pooler=True,
         required={**ABSOLUTE, "inner_group_num": (1,)},
     ),
     "mpnet": Family(
         _CLASSIFIER,
-        parts=LayerParts(
-            query="attention.attn.q",
-            key="attention.attn.k",
-            value="attention.attn.v",
-            output="attention.attn.o",
-            attention_norm="attention.LayerNorm",
-        ),
+        parts=_MPNET,
         embeddings=EmbeddingParts(types=None),
         layer="mpnet",
         inputs=("buckets",),
@@ -188,9 +170,7 @@ FAMILIES = {
     ),
     "deberta-v2": Family(
         HeadParts("pooler.dense", "pooler_hidden_act"),
-        parts=LayerParts(
-            query="attention.self.query_proj", key="attention.self.key_proj", value="attention.self.value_proj"
-        ),
+        parts=LayerParts("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
         layer="distances",
         inputs=("distances", "skew_shapes", "placed_query_head_gather", "placed_head_scatter"),
         required={

@@ -180,10 +180,8 @@ def adapt(model: ExitBackbone, kind: str, *, rank: int = 8) -> None:
         scaled = [full for full, name in linear.items() if name in (parts.key, parts.value, parts.contract)]
         read = [full for full in scaled if linear[full] == parts.contract]
         if len(scaled) != 3 * len(read) or not read:
-            raise OptionError(
-                f"--adapter ia3 needs keys and values of their own, which a {model.config.model_type} does not have; "
-                "use --adapter lora"
-            )
+            told = f"--adapter ia3 needs keys and values of their own, which a {model.config.model_type} does not have"
+            raise OptionError(f"{told}; use --adapter lora")
         config = peft.IA3Config(target_modules=scaled, feedforward_modules=read)
     peft.inject_adapter_in_model(config, model.backbone)
 

@@ -115,8 +115,6 @@ def teacher_of(checkpoint: str | Path, kind: Any) -> Teacher:
         return made
     if not has_head(config, kind.whole):
         found = ", ".join(config.architectures or ()) or "none"
-        raise OptionError(
-            f"{checkpoint} must hold a multi-exit or a fine-tuned model for {kind.task}, got architectures: {found}; "
-            "make one with cascade-train exits"
-        )
+        told = f"{checkpoint} must hold a multi-exit or a fine-tuned model for {kind.task}, got architectures: {found}"
+        raise OptionError(f"{told}; make one with cascade-train exits")
     return WholeModel(load_model(kind.whole, checkpoint), kind.task)

@@ -73,7 +73,7 @@ class ExitsOptions:
 
 
 def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]:
-    """Train and write a multi-exit model.
+    """Train and write a multi-exit model; the report also stands in `training.json`.
 
     Args:
         run: from a pre-trained, fine-tuned or multi-exit checkpoint. Where it has a head, files need no labels: exits
@@ -81,10 +81,8 @@ def train_exits(run: Run, options: ExitsOptions | None = None) -> dict[str, Any]
             its entity F1, chooses the best epoch. More texts without labels need a bundle that answers.
         options: everything about the model and its training; `ExitsOptions()` by default.
 
-    Returns:
-        the report that also stands in `training.json`.
-
-    A `DataError` or `OptionError`: with rule, value and remedy.
+    Raises:
+        DataError, OptionError: with rule, value and remedy.
     """
     options, task = options or ExitsOptions(), run.task
     _check(run, options)

@@ -72,10 +72,8 @@ def prune(run: Run, options: PruneOptions | None = None) -> dict[str, Any]:
     full: int = getattr(model.config, name)
     width = round(options.ffn * full / STEP) * STEP
     if not 0 < width < full:
-        raise OptionError(
-            f"--ffn must leave a multiple of {STEP} of the {full} neurons of a layer, and fewer than all, got "
-            f"{options.ffn:g}; 0.5 is usual"
-        )
+        told = f"--ffn must leave a multiple of {STEP} of the {full} neurons of a layer, and fewer than all"
+        raise OptionError(f"{told}, got {options.ffn:g}; 0.5 is usual")
     text = task.tokenizer(load_tokenizer_text(run.source))
     tokenizer = tokenizer_of(text, max_length=min(options.max_length, model.longest))
     (examples,), _ = run.read(require_labels=False)
@@ -127,12 +125,8 @@ def kept(covariance: Tensor, weights: Tensor, width: int) -> Tensor:
     """Numbers, rising, of the neurons that stay, in float64.
 
     A neuron costs what its outputs lose once all others are fitted again: its row of weights, squared, over its place
-    on the diagonal of the inverse. What goes is taken out of the inverse, `STEP` neurons at a time.
-
-    Args:
-        covariance: of the neurons. Shape `(neurons, neurons)`.
-        weights: from the neurons to the outputs. Shape `(neurons, outputs)`.
-        width: how many stay.
+    on the diagonal of the inverse. What goes is taken out of the inverse, `STEP` neurons at a time, until `width` stay.
+    Shapes: `covariance` of the neurons `(neurons, neurons)`, `weights` from them to the outputs `(neurons, outputs)`.
     """
     left = torch.arange(len(covariance), device=covariance.device)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance + _ridge(covariance)))
@@ -150,11 +144,8 @@ def kept(covariance: Tensor, weights: Tensor, width: int) -> Tensor:
 def fitted(neurons: Tensor, target: Tensor, weights: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Errors]:
     """Which neurons stay (`kept`), their new weights and bias, by least squares towards a target, and the errors.
 
-    Args:
-        neurons: what they are. Shape `(tokens, neurons)`.
-        target: what is wanted of them. Shape `(tokens, outputs)`.
-        weights: from the neurons to the outputs, towards which the new ones are drawn. Shape `(neurons, outputs)`.
-        width: how many stay.
+    The new weights are drawn towards those of before. Shapes: `neurons` `(tokens, neurons)`, `target` `(tokens,
+    outputs)`, `weights` `(neurons, outputs)`; so many as `width` stay.
     """
     mean, aim = neurons.mean(0), target.mean(0)
     neurons, target, weights = neurons - mean, target - aim, weights.double()

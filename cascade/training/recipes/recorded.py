@@ -68,6 +68,7 @@ def train_recorded(
     watched: Any = _States(model)
     states: Any = torch.from_numpy(over_units(watched, rows, read=lambda read: read, progress=progress))
     minutes, spent = options.minutes, (time.perf_counter() - begin) / 60
+    left = None if minutes is None else max(minutes - spent, minutes / 5)
     with torch.no_grad():
         model.eval()
         full = torch.cat([model.heads[-1](part[:, -1]) for part in states.split(BATCH)])
@@ -86,11 +87,7 @@ def train_recorded(
         metrics=UnitMetrics(model.labels),
         output=output,
         collate=lambda some: {name: torch.from_numpy(own) for name, own in some.targets.items()},
-        options=replace(
-            options,
-            batch_size=max(options.batch_size, BATCH),
-            minutes=None if minutes is None else max(minutes - spent, minutes / 5),
-        ),
+        options=replace(options, batch_size=max(options.batch_size, BATCH), minutes=left),
         progress=progress,
     )
     model.eval()

@@ -79,7 +79,7 @@ def test_several_labels_as_files_have_them(tmp_path: Path) -> None:
 
     def truth(labels: list[Any], labels_of: tuple[str, ...] = names, several: bool = True) -> Any:
         file = write(tmp_path / "d.jsonl", [{"text": "x", "label": label} for label in labels])
-        return examples_of(file, Columns(), words=False, labels=labels_of, multi_label=several).truth.tolist()
+        return examples_of(file, Columns(), words=False, labels=labels_of, multi_label=several)[1].tolist()
 
     assert truth([("1", "0"), ("0", "1")]) == [[1, 0], [0, 1]]
     assert truth(["b, c", ("LABEL_0", "b, c"), ()]) == [[0, 1], [1, 1], [0, 0]]
