@@ -66,6 +66,7 @@ typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
 INLINE vi dot(vi sums, vi a, vi b) { return (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b); }
 INLINE vf look(const float *table, vi index) { return _mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table)); }
+INLINE void put(uint8_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)x)); }
 INLINE float sum(vf x) { return _mm512_reduce_add_ps(x); }
 INLINE float largest(vf x) { return _mm512_reduce_max_ps(x); }
 #include "layer.inc"
