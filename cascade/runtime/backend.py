@@ -137,7 +137,8 @@ class OnnxBackend:
             BundleError: the file is not the one that was verified any more, where it is read only now, or the graph
                 cannot take these arrays.
         """
-        return self._made_of(self._session(self.threads), {name: feeds[name] for name in self.inputs}, self.outputs)
+        session = self._sessions.get(self.threads) or self._session(self.threads)
+        return self._made_of(session, {name: feeds[name] for name in self.inputs}, self.outputs)
 
     def _session(self, threads: int) -> onnxruntime.InferenceSession:
         session = self._sessions.get(threads)
