@@ -235,7 +235,11 @@ class StageBackend(OnnxBackend):
     _rest: list[str] = field(init=False, repr=False, default_factory=list)
     """What the rest reads beside the layers' states."""
 
+    _kernels: int = field(init=False, repr=False)
+    """Chosen once: sessions that are made later are of the same graph."""
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_kernels", kind())
         super().__post_init__()
         for layers in self._layers:
             rest = [name for name in self.inputs if name != layers.made]
@@ -271,12 +275,12 @@ class StageBackend(OnnxBackend):
 
     def _content(self) -> bytes | str:
         """The verified bytes; of those whose layers the kernels run, what comes after these."""
-        content, kernels = super()._content(), kind()
-        if not kernels or isinstance(content, str):
+        content = super()._content()
+        if not self._kernels or isinstance(content, str):
             return content
         try:
             graph = Graph.of(content)
-            layers = Layers.of(graph, kernels)
+            layers = Layers.of(graph, self._kernels)
             rest = graph.after(layers.made, layers.width, ["logits"])
         except (ValueError, LookupError, TypeError):
             return content  # ONNX Runtime says what is wrong with it, if anything is

@@ -228,6 +228,17 @@ def test_kernels_are_chosen_by_cpu_and_name(tmp_path: Path, monkeypatch: pytest.
     assert both(file)[0].kind == "onnxruntime"
 
 
+def test_a_choice_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = stage_file(tmp_path, bits=7)
+    for first, then in ((KINDS[0], KINDS[-1]), (KINDS[-1], KINDS[0])):
+        monkeypatch.setenv(VARIABLE, first)
+        ours, theirs = both(file, 2)
+        monkeypatch.setenv(VARIABLE, then)
+        assert_near(ours.run(feeds(LENGTHS)), theirs.run(feeds(LENGTHS)))
+        ours.close()
+        assert_near(ours.run(feeds(LENGTHS)), theirs.run(feeds(LENGTHS)))
+
+
 def test_a_graph_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
     file = stage_file(tmp_path, "mpnet", form="first", number=1)
     model, found = onnx.load(file), Graph.of(file.read_bytes())

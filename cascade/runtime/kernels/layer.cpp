@@ -53,6 +53,16 @@ constexpr float LIMIT = 5;      // beyond it, either way, the activation's facto
 constexpr int TILE = 128;       // tokens that go through a layer together, so that they stay in the caches
 constexpr int QUERIES = 32;     // that attend together
 
+// Equal shares of so many things, each on a thread: called with the share's number, where it begins and ends.
+template <typename Do>
+static void in_shares(int64_t threads, int64_t count, const Do &share) {
+    std::vector<std::thread> others;
+    for (int64_t i = 1; i < threads; i++)
+        others.emplace_back([=, &share] { share(i, count * i / threads, count * (i + 1) / threads); });
+    share(0, 0, count / threads);
+    for (auto &other : others) other.join();
+}
+
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
