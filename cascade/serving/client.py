@@ -203,8 +203,8 @@ class AsyncClient(Client):
         super().close()
         self._threads.shutdown(wait=False)
 
-    def _call(self, function: Callable[..., Any], *given: Any) -> Any:
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
+    async def _call(self, function: Callable[..., Any], *given: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *given)
 
 
 def _wire(text: Any, *, one: bool) -> Any:

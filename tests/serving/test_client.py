@@ -239,6 +239,9 @@ def test_calls_of_an_asynchronous_client_are_under_way_together(stub: Stub, monk
             return list(await asyncio.gather(*(client.predict("a") for _ in range(8))))
 
     assert asyncio.run(run()) == [GOOD] * 8
+    outside = AsyncClient(stub.url)
+    assert asyncio.run(outside.info()) == {"model_id": "stub"}
+    asyncio.run(outside.close())
 
 
 def test_a_path_before_the_routes(stub: Stub) -> None:
