@@ -115,11 +115,8 @@ def small_files(
     """
     config = model.config.to_dict()
     config = {name: value for name, value in config.items() if name not in ("cascade_exits", "_name_or_path")}
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": inputs_of(model),
-        **tokenizer_settings,
-    }
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs_of(model)}
+    settings |= tokenizer_settings
     special = Path(folder) / "tokenizer_config.json"
     if special.is_file():
         found = json.loads(special.read_text(encoding="utf-8"))

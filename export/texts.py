@@ -118,11 +118,9 @@ class Sample:
 
     def temperature(self, logits: FloatArray) -> float:
         """The best one for these logits, 1 without targets and of a regression."""
-        return (
-            1.0
-            if self.targets is None or self.regression
-            else fit_temperature(logits, self.targets, multi_label=self.multi_label)
-        )
+        if self.targets is None or self.regression:
+            return 1.0
+        return fit_temperature(logits, self.targets, multi_label=self.multi_label)
 
     def figures(self, logits: FloatArray, reference: FloatArray) -> dict[str, Any]:
         """How the shipped form's logits compare to the fp32 checkpoint's, and how right both are.

@@ -106,10 +106,8 @@ class TransformersPipeline:
         if not self.multi_label:
             return [answer["label"] for answer in self.pipe(given, **options)]
         names = (self.pipe.model.config.id2label or {}).values()
-        chosen = [
-            {answer["label"] for answer in some if answer["score"] >= 0.5}
-            for some in self.pipe(given, top_k=None, **options)
-        ]
+        said = self.pipe(given, top_k=None, **options)
+        chosen = [{answer["label"] for answer in some if answer["score"] >= 0.5} for some in said]
         return [tuple(name for name in names if name in yes) for yes in chosen]
 
     def _tags(self, sentences: Sequence[Sequence[str]], batch_size: int) -> list[list[str]]:

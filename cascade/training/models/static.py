@@ -145,10 +145,8 @@ class StaticForSequenceClassification(_Static):
         if self.config.separator is None:
             read = self.norm(self._pooled(states, weight))
         else:
-            first, second = (
-                self.norm(self._pooled(states * part.unsqueeze(-1), weight * part))
-                for part in self._texts(input_ids, there)
-            )
+            both = self._texts(input_ids, there)
+            first, second = (self.norm(self._pooled(states * own.unsqueeze(-1), weight * own)) for own in both)
             read = torch.cat((first, second, (first - second).abs(), first * second), dim=-1)
         hidden = self.dropout(F.gelu(self.hidden(read)))
         return SequenceClassifierOutput(logits=self.out(hidden))
