@@ -51,12 +51,14 @@ lint: $(VENV)/.full
 
 # These files in turns with another revision, on the demo's sentences; status 1 where something takes a tenth longer:
 # make bench MODEL=models/intents BASE=main. Of a tagger: make bench MODEL=models/pos DATA=cascade/cli/demo/tags.jsonl
+# As on another kind of CPU: CASCADE_KERNELS=avx2 make bench (or avx_vnni, onnxruntime).
 MODEL ?= models/sentiment
 DATA ?= cascade/cli/demo/$(notdir $(MODEL)).jsonl
 BASE ?= HEAD
 bench: $(VENV)/.full
 	rm -rf build/before && mkdir -p build/before
-	git archive $(BASE) cascade | tar -x -C build/before
+	git archive $(BASE) cascade pyproject.toml README.md LICENSE | tar -x -C build/before
+	cd build/before && $(abspath $(BIN))/python -W ignore -c "from setuptools import setup; setup()" --quiet build_ext --inplace
 	$(BIN)/cascade-bench compare build/before . --model $(MODEL) --data $(DATA) --at-least 0.9
 
 # The targets of tests/fuzz for hours, from another seed each time; `make test` runs them for seconds.
