@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cascade.runtime.backend import PASSING, Array, OnnxBackend
 from cascade.runtime.graph import Graph, Node
-from cascade.runtime.kernels import KINDS, Layer, Product, Quantiser, Rows, kind, run
+from cascade.runtime.kernels import KINDS, Layer, Product, Quantiser, Rows, kind, mean, run
 
 _LAYER = (
     *("QuantizeLinear", *["MatMulIntegerToFloat"] * 3, "MatMul", "Add", "Softmax", "MatMul"),
@@ -46,7 +46,8 @@ class Layers:
     Attributes:
         kind: of `KINDS`.
         width: of a state.
-        made: the name of the last layer's states in the graph.
+        made: the name, in the graph, of what they make for the rest: the last layer's states, or their means.
+        pools: whether it is the mean of each row.
         inputs: what `run` reads, by name.
         buckets: what is added to the scores of each head by bucket of distance (MPNet), shape `(heads, buckets)`;
             `None`: nothing.
@@ -56,6 +57,7 @@ class Layers:
     kind: int
     width: int
     made: str
+    pools: bool
     inputs: tuple[str, ...]
     buckets: npt.NDArray[np.float32] | None
     narrow: bool
@@ -89,7 +91,8 @@ class Layers:
         _check(bool(layers) and (narrow or made == "hidden_out"), "its layers")
         own = {"firsts": narrow, "bucket_line": buckets is not None, "active": "active" in graph.inputs}
         inputs = ("hidden", "lengths", *(name for name, read in own.items() if read))
-        return cls(kind, layers[0].width, made, inputs, buckets, narrow, layers, kept)
+        means = _mean(graph, made)
+        return cls(kind, layers[0].width, means or made, bool(means), inputs, buckets, narrow, layers, kept)
 
     def run(self, feeds: Mapping[str, Array], threads: int) -> npt.NDArray[np.float32]:
         """New states of the active tokens, or of each row's first. Shape `(actives, width)`."""
@@ -127,6 +130,15 @@ class Layers:
         )
         run(self.kind, layer, rows, threads, self._memory)
         return new
+
+
+def _mean(graph: Graph, states: str) -> str:
+    """The name of the means of each row's states, where they are read and nothing else is; nothing where not."""
+    at = next((i for i, node in enumerate(graph.nodes) if node.inputs[:1] == [states] and node.kind == "Gather"), 0)
+    nodes = [node for node in graph.nodes[at:] if node.kind != "Constant"][:4]
+    kinds, read = [node.kind for node in nodes], [name for node in nodes for name in node.inputs]
+    fits = kinds in (["Gather", "MatMul", one, "Div"] for one in ("Gather", "Squeeze"))
+    return nodes[3].outputs[0] if fits and {"gather", "weights", "counts"} <= set(read) else ""
 
 
 def _check(fits: bool, what: str) -> None:
@@ -246,9 +258,7 @@ class StageBackend(OnnxBackend):
             self._rest[:] = rest
             for backend in (self, self.serial):
                 object.__setattr__(backend, "inputs", tuple(dict.fromkeys((*layers.inputs, *rest))))
-                object.__setattr__(
-                    backend, "outputs", (*(["hidden_out"] if layers.made == "hidden_out" else []), "logits")
-                )
+                object.__setattr__(backend, "outputs", ("logits",) if layers.narrow else ("hidden_out", "logits"))
 
     @property
     def kind(self) -> str:
@@ -263,10 +273,11 @@ class StageBackend(OnnxBackend):
         (layers,) = self._layers
         states = layers.run(feeds, self.threads)
         if outputs == PASSING:
-            return {layers.made: states}
-        own = {layers.made: states, **{name: feeds[name] for name in self._rest}}
+            return {"hidden_out": states}
+        given = mean(states, feeds["lengths"]) if layers.pools else states
+        own = {layers.made: given, **{name: feeds[name] for name in self._rest}}
         made = self._made_of(session, own, ("logits",))
-        return made if layers.narrow else {layers.made: states, **made}
+        return made if layers.narrow else {"hidden_out": states, **made}
 
     def close(self) -> None:
         """As `OnnxBackend.close`."""

@@ -82,6 +82,8 @@ def library() -> ctypes.CDLL | None:
             found.cascade_scratch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
             found.cascade_layer.argtypes = (ctypes.c_int, *found.cascade_scratch.argtypes, ctypes.c_void_p)
             found.cascade_layer.restype = None
+            found.cascade_mean.argtypes = (*[ctypes.c_void_p] * 2, *[ctypes.c_int64] * 2, ctypes.c_void_p)
+            found.cascade_mean.restype = None
             return found
     return None
 
@@ -118,3 +120,11 @@ def run(kind: int, layer: Layer, rows: Rows, threads: int, memory: list[npt.NDAr
         own = np.empty(size, dtype=np.uint8)
     found.cascade_layer(kind, *both, threads, own.ctypes.data)  # type: ignore[union-attr]
     memory.append(own)
+
+
+def mean(states: npt.NDArray[np.float32], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Of each row's states. Shapes `(tokens, width)`, `(rows,)` -> `(rows, width)`; the kernels have to be there."""
+    found, (rows, width) = library(), (len(lengths), states.shape[1])
+    own, made = np.ascontiguousarray(lengths, dtype=np.int64), np.empty((rows, width), dtype=np.float32)
+    found.cascade_mean(states.ctypes.data, own.ctypes.data, rows, width, made.ctypes.data)  # type: ignore[union-attr]
+    return made

@@ -109,6 +109,15 @@ void cascade_layer(int kind, const Layer *l, const Rows *r, int64_t threads, cha
     (kind == 3 ? avx512_vnni::layer : kind == 2 ? avx_vnni::layer : avx2::layer)(l, r, threads, memory);
 }
 
+void cascade_mean(const float *states, const int64_t *lengths, int64_t rows, int64_t width, float *out) {
+    for (int64_t row = 0; row < rows; row++, out += width) {
+        std::memset(out, 0, 4 * width);
+        for (int64_t i = 0; i < lengths[row]; i++, states += width)
+            for (int64_t j = 0; j < width; j++) out[j] += states[j];
+        for (int64_t j = 0; j < width; j++) out[j] /= lengths[row];
+    }
+}
+
 // What this CPU can, by that number; 0: nothing here.
 int cascade_kind() {
     __builtin_cpu_init();
