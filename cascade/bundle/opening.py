@@ -93,9 +93,7 @@ def open_bundle(
             f"({getattr(error, 'strerror', error)}); check the path"
         ) from None
     if is_file:
-        raise BundleNotFoundError(
-            f"a bundle must be a folder, but {name} is a file; give the folder that {MANIFEST_FILE} is in"
-        )
+        raise BundleNotFoundError(f"a bundle must be a folder, but {name} is a file; give the folder that it is in")
     if not is_folder:
         if isinstance(path_or_id, Path) or not hub.can_be_id(name):
             raise BundleNotFoundError(

@@ -101,10 +101,8 @@ class Job:
         then = {"format": told["format"], **told["settings"], **told["bundle"], "inputs": [one.path for one in inputs]}
         for name, value in now.items():
             if then.get(name) != value:
-                was = then.get(name)
-                raise OptionError(
-                    f"{name} of the job in {self.folder} must stay {was!r:.200}, got {value!r:.200}; {REMEDY}"
-                )
+                was = f"{then.get(name)!r:.200}"
+                raise OptionError(f"{name} of the job in {self.folder} must stay {was}, got {value!r:.200}; {REMEDY}")
         for one in inputs:
             if change := one.changed():
                 raise OptionError(f"{one.path} must stay as it was when its job began, but: {change}; {REMEDY}")

@@ -50,10 +50,8 @@ class Settings:
         on_error = tuple(way.value for way in OnError)
         known = (("form", (None, *TABLE_FORMS)), ("on_error", on_error), ("on_empty", ON_EMPTY))
         for name, ways in known:
-            if getattr(self, name) not in ways:
-                raise OptionError(
-                    f"{name} must be one of {', '.join(filter(None, ways))}, got {getattr(self, name)!r}; choose one"
-                )
+            if (own := getattr(self, name)) not in ways:
+                raise OptionError(f"{name} must be one of {', '.join(filter(None, ways))}, got {own!r}; choose one")
         for name in ("part_rows", "max_line", *(["top_k"] if self.top_k is not None else [])):
             check_whole(name, getattr(self, name), "leave it out for the default")
 

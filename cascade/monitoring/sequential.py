@@ -108,9 +108,7 @@ def e_process(outcomes: BoolArray, bound: float, *, begun: EProcess | None = Non
     """
     rates = [rise * bound / (1 - bound + rise * bound) for rise, _ in ALTERNATIVES]
     happened = np.asarray(outcomes, dtype=np.bool_)
-    gains: list[Doubles] = [
-        np.where(happened, math.log(rate / bound), math.log((1 - rate) / (1 - bound))) for rate in rates
-    ]
+    gains = [np.where(happened, math.log(rate / bound), math.log((1 - rate) / (1 - bound))) for rate in rates]
     return bet([(weight, own) for (_, weight), own in zip(ALTERNATIVES, gains, strict=True)], begun=begun)
 
 

@@ -160,10 +160,8 @@ def _try(tier: SingleExit | MultiExit, default: Tokenizer, name: str) -> None:
         if not np.isfinite(found).all():
             raise BundleError("answers are no numbers")
     except Exception as error:  # noqa: BLE001  # arrays of any shape may come
-        raise BundleError(
-            f"{said} of {name} must be those of its graphs, but: "
-            f"{' '.join(str(error).split())}; export the bundle again"
-        ) from None
+        told = " ".join(str(error).split())
+        raise BundleError(f"{said} of {name} must be those of its graphs, but: {told}; export again") from None
 
 
 def set_policies(tiers: Sequence[Tier], policies: Policies) -> tuple[Tier, ...]:

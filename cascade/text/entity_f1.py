@@ -14,9 +14,8 @@ def entity_f1(truth: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) ->
     An entity begins at `B-X`, and at `I-X` that follows no `X`; in BIOES and BILOU it ends with `E-X` or `L-X`, and
     `S-X` or `U-X` is a whole one. It is right where place and type are.
     """
-    wanted, found = (
-        {(row, *chunk) for row, tags in enumerate(every) for chunk in _chunks(tags)} for every in (truth, given)
-    )
+    both = (truth, given)
+    wanted, found = ({(row, *chunk) for row, tags in enumerate(every) for chunk in _chunks(tags)} for every in both)
     return 2 * len(wanted & found) / (len(wanted) + len(found)) if wanted or found else 1.0
 
 

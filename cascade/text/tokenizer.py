@@ -143,9 +143,8 @@ class Tokenizer:
 
     def _fit(self, max_length: int) -> None:
         if max_length < self._shortest:
-            raise OptionError(
-                f"max_length must be at least {self._shortest} (special tokens and a text), got {max_length}"
-            )
+            least = f"{self._shortest} (special tokens and a text)"
+            raise OptionError(f"max_length must be at least {least}, got {max_length}; raise it")
         self.max_length, self.room = max_length, max_length - len(self.special)
 
     def encode(self, texts: Iterable[Text]) -> Encoded:

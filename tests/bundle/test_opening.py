@@ -133,7 +133,7 @@ def test_manifests_that_cannot_be_used(made: Bundle) -> None:
     made.path(MANIFEST_FILE).unlink()
     with pytest.raises(BundleNotFoundError, match=r"must hold cascade.json.*cascade-export"):
         open_bundle(made.folder)
-    with pytest.raises(BundleNotFoundError, match=r"is a file; give the folder that cascade.json is in"):
+    with pytest.raises(BundleNotFoundError, match=r"is a file; give the folder that it is in"):
         open_bundle(made.path("tokenizer.json"))
 
 

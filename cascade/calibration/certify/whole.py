@@ -157,8 +157,7 @@ def confirmed(found: Certified, tester: TextAnswers, real: IntArray) -> Certifie
     if not apart:
         return found
     said = f"{apart} of {len(tester)} answers of the engine differ from those that were replayed"
-    run = replace(found.run, answers=real)
-    events, seen, p_value = count(found.claim, tester, run)
+    events, seen, p_value = count(found.claim, tester, replace(found.run, answers=real))
     if p_value <= found.claim.level:
         return replace(found, warnings=(*found.warnings, said))
     same = {name: value for name, value in vars(found).items() if name in Refused.__dataclass_fields__}
