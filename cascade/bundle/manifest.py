@@ -172,6 +172,4 @@ class Manifest:
 
 def _refuse(found: list[str]) -> None:
     if found:
-        raise BundleError(
-            f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export the model again"
-        )
+        raise BundleError(f"{MANIFEST_FILE} must be as cascade wrote it, but {'; '.join(found)}; export it again")

@@ -52,16 +52,14 @@ def write_bundle(
             raise OptionError(f"the destination must not be there yet, got {folder}; choose another or set overwrite")
         if not (folder / MANIFEST_FILE).is_file():
             raise OptionError(
-                f"only a bundle can be overwritten, but {folder} holds no {MANIFEST_FILE}; choose another destination"
+                f"only a bundle can be overwritten, {folder} holds no {MANIFEST_FILE}; choose another one"
             )
     with staged_folder(folder) as staging:
         records = {path: _write_file(staging / path, source) for path, source in files.items()}
         known = (expected or {}).items()
         altered = [path for path, record in known if path != CARD_FILE and records[path] != record]
         if altered:
-            raise BundleError(
-                f"a bundle must not change while it is copied, but these files did: {', '.join(altered)}; open it again"
-            )
+            raise BundleError(f"a bundle must not change while copied, these did: {', '.join(altered)}; open it again")
         manifest = replace(manifest, files=records)
         faults = manifest.faults()
         graphs = [path for tier in manifest.tiers for path in tier.graphs if path in records]

@@ -122,9 +122,7 @@ def write(file: str | Path, content: str | bytes) -> None:
         with staged(file) as path:
             path.write_bytes(content)
     except OSError as error:
-        raise OptionError(
-            f"an output must be a file that can be written, got {file} ({error.strerror}); name another one"
-        ) from error
+        raise OptionError(f"an output must be writable, got {file} ({error.strerror}); name another one") from error
 
 
 def sha256_of(file: str | Path) -> str:

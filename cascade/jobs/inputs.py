@@ -177,7 +177,7 @@ def _sampled(path: Path, settings: Settings) -> Types:
             kinds[name] = pa.array(values[name]).type
         except (pa.ArrowException, ValueError, TypeError) as error:  # noqa: PERF203  # one column is enough
             raise DataError(
-                f"a column that is kept must have one type, but {name!r} of {path}: {error}; leave it out of --keep"
+                f"a kept column must have one type, but {name!r} of {path}: {error}; leave it out"
             ) from None
     return kinds
 

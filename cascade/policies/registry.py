@@ -100,9 +100,7 @@ class Registry(Generic[P]):
         needed = [one.name for one in _fields(cls) if one.default is MISSING and one.default_factory is MISSING]
         given = [key for key in written if key != "policy" and (key not in retired or written[key] != retired[key])]
         if not set(needed) <= set(given) <= set(names):
-            raise OptionError(
-                f"the {self._kind} {name} must have the fields {needed or names}, got {given}; see to_json"
-            )
+            raise OptionError(f"the {self._kind} {name} must have fields {needed or names}, got {given}; see to_json")
         try:
             policy: P = cls(**{key: self._value(written[key]) for key in given})
         except OptionError:

@@ -116,9 +116,8 @@ class _Lines:
             try:
                 raw = raw.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise LineError(
-                    f"a line must be UTF-8, got 0x{raw[error.start]:02x} as byte {error.start + 1}"
-                ) from None
+                at = error.start
+                raise LineError(f"a line must be UTF-8, got 0x{raw[at]:02x} as byte {at + 1}") from None
         return raw.removeprefix("\ufeff") if self.number == 1 else raw
 
 

@@ -173,7 +173,7 @@ FAULTS: list[tuple[Callable[[Raw], object], str]] = [
 
 @pytest.mark.parametrize(("change", "fault"), FAULTS)
 def test_faults(change: Callable[[Raw], object], fault: str) -> None:
-    with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export the"):
+    with pytest.raises(BundleError, match=f"{MANIFEST_FILE} must be as cascade wrote it, but .*{fault}.*; export it"):
         Manifest.from_json(changed(change))
 
 

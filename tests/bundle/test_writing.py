@@ -180,7 +180,7 @@ def test_the_model_card_says_what_is_certified_and_no_more(made: Bundle, certifi
 
 def test_copying_does_not_launder_an_altered_file(made: Bundle, tmp_path: Path) -> None:
     made.path("onnx/model.onnx").write_bytes(b"tier onf")
-    with pytest.raises(BundleError, match=r"these files did: onnx/model.onnx; open it again"):
+    with pytest.raises(BundleError, match=r"these did: onnx/model.onnx; open it again"):
         copy_bundle(made, tmp_path / "copy", policies=POLICIES)
     assert names(tmp_path) == ["made"]
 

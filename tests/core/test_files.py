@@ -120,7 +120,9 @@ def test_folders_and_sockets_are_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     file = tmp_path / "none" / "file"
-    with pytest.raises(OptionError, match=rf"can be written, got {re.escape(str(file))} \(No such file.*name another"):
+    with pytest.raises(
+        OptionError, match=rf"must be writable, got {re.escape(str(file))} \(No such file.*name another"
+    ):
         write(file, "")
     with pytest.raises(FileNotFoundError) as caught, staged(file):
         pass

@@ -149,9 +149,7 @@ def certify(
 def check_labels(claim: Claim, *, labelled: bool) -> None:
     """An `OptionError` where a claim needs labels and there are none, or classes that sentences do not have."""
     if claim.ask.needs_labels and not labelled:
-        raise OptionError(
-            f"{type(claim.ask).__name__} needs labelled examples, these have none; ask for Agreement, which needs none"
-        )
+        raise OptionError(f"{type(claim.ask).__name__} needs labelled examples, these have none; ask for Agreement")
     if claim.unit is Unit.SENTENCE and claim.ask.per_class:
         raise OptionError("a bound for every label separately must be about texts, got sentences; leave per_class out")
 
