@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cascade.core.statistics import Interval, median_interval, percentile, shown, speed_up
+from cascade.core.statistics import Interval, in_turns, median_interval, percentile, shown, speed_up
 from cascade.exceptions import OptionError
 
 
@@ -70,3 +73,18 @@ def test_ratios_in_words() -> None:
 @pytest.mark.parametrize(("share", "expected"), [(50, 5), (95, 10), (99, 10), (0, 1), (10, 1), (11, 2)])
 def test_percentiles_are_samples(share: float, expected: float) -> None:
     assert percentile(np.arange(10, 0, -1.0), share) == expected
+
+
+@pytest.mark.parametrize(("seconds", "turns"), [(math.inf, 5), (14.0, 3), (0.0, 2)])
+def test_turns_go_back_and_forth_as_long_as_there_is_time(seconds: float, turns: int) -> None:
+    """Two ways take 1 and 2 seconds; with a run before them, three turns end after 12 seconds, four after 15."""
+    now, order = [0.0], list[str]()
+
+    def way(name: str, taken: float) -> None:
+        order.append(name)
+        now[0] += taken
+
+    ways = {"a": partial(way, "a", 1.0), "b": partial(way, "b", 2.0)}
+    found = in_turns(ways, turns=5, least=2, seconds=seconds, clock=lambda: now[0])
+    assert found == {"a": [1.0] * turns, "b": [2.0] * turns}
+    assert "".join(order) == "abbaabbaab"[: 2 * turns]
