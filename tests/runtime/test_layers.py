@@ -228,6 +228,16 @@ def test_kernels_are_chosen_by_cpu_and_name(tmp_path: Path, monkeypatch: pytest.
     assert both(file)[0].kind == "onnxruntime"
 
 
+def test_a_library_of_other_sources_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if not HERE:
+        pytest.skip("not built, or this CPU cannot run it")
+    monkeypatch.setattr(kernels_room, "_INTERFACE", 0)
+    assert kernels_room.library.__wrapped__() is None
+    assert "was built from other sources and is not used; install cascade again" in caplog.text
+
+
 def test_a_choice_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = stage_file(tmp_path, bits=7)
     for first, then in ((KINDS[0], KINDS[-1]), (KINDS[-1], KINDS[0])):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from cascade.runtime.host import cpu_info
 
 KINDS = ("onnxruntime", "avx2", "avx_vnni", "avx512_vnni")
 """By the number that `kernels/layer.cpp` gives them; 0: none of ours."""
+
+_LOGGER = logging.getLogger(__name__)
 
 VARIABLE = "CASCADE_KERNELS"
 """Names one of `KINDS` that is used at most, to compare or to be safe."""
@@ -69,6 +72,10 @@ class Rows(ctypes.Structure):
     )
 
 
+_INTERFACE = 1000000 + 1000 * ctypes.sizeof(Layer) + ctypes.sizeof(Rows)
+"""As `cascade_interface` in layer.cpp."""
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, if they were built with the package."""
@@ -77,7 +84,9 @@ def library() -> ctypes.CDLL | None:
             found = ctypes.CDLL(str(file))
         except OSError:  # built for another system
             continue
-        if found.cascade_kind():
+        if getattr(found, "cascade_interface", int)() != _INTERFACE:
+            _LOGGER.warning("%s was built from other sources and is not used; install cascade again", file)
+        elif found.cascade_kind():
             found.cascade_scratch.restype = ctypes.c_int64
             found.cascade_scratch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
             found.cascade_layer.argtypes = (ctypes.c_int, *found.cascade_scratch.argtypes, ctypes.c_void_p)

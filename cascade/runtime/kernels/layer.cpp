@@ -48,6 +48,9 @@ struct Rows {
     float *out;
 };
 
+// Goes up with every change of what a caller passes: a library that was built from other sources is not used.
+extern "C" int64_t cascade_interface() { return 1000000 + 1000 * sizeof(Layer) + sizeof(Rows); }
+
 constexpr int PIECES = 16;      // of the activation
 constexpr float LIMIT = 5;      // beyond it, either way, the activation's factor does not change
 constexpr int TILE = 128;       // tokens that go through a layer together, so that they stay in the caches
