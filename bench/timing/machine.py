@@ -12,6 +12,7 @@ from typing import Any
 
 import cascade
 from cascade.runtime.host import cpu_info, processor, version_of
+from cascade.runtime.kernels import KINDS, kind
 from cascade.runtime.threads import available_cpus, cgroup_quota
 
 FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
@@ -33,6 +34,7 @@ def facts(*, threads: int, root: Path = Path("/")) -> dict[str, Any]:
         "machine": platform.machine(),
         "system": f"{platform.system()} {platform.release()}",
         "python_version": platform.python_version(),
+        "kernels": KINDS[kind()],
         "threads": threads,
         "versions": {"cascade": cascade.__version__} | {name: own for name in PACKAGES if (own := version_of(name))},
         "git": revision(),
@@ -46,7 +48,7 @@ def in_words(found: Mapping[str, Any]) -> str:
     int8 = next((flag for flag in INT8_FLAGS if flag in cpu["flags"]), "no VNNI")
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{cpu['model']}, {cpu['count']} CPUs{quota}, {int8}; {found['threads']} threads; "
+        f"{cpu['model']}, {cpu['count']} CPUs{quota}, {int8}; kernels: {found['kernels']}; {found['threads']} threads; "
         f"Python {found['python_version']}, {names}; revision {found['git'] or 'unknown'}."
     )
 

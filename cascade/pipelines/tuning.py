@@ -26,6 +26,7 @@ from cascade.core.checks import check_whole, is_number, is_whole
 from cascade.core.statistics import Interval, in_turns, median_interval
 from cascade.exceptions import InputError, OptionError
 from cascade.runtime.host import cache_folder, host
+from cascade.runtime.kernels import KINDS, kind
 
 BUDGETS: Final = (256, 512, 1024, 2048, 4096)
 LEAST_REPEATS: Final = 5  # the extremes of fewer pairs cover less than 90 %
@@ -55,7 +56,7 @@ class Tuned:
     def write(self, bundle: Bundle, *, threads: int) -> Path:
         """Keep it for this bundle, host and number of threads, whole or not at all, or an `OptionError`; the file."""
         file = cache_file(bundle, threads=threads)
-        written = {"format": FORMAT, "host": host(), "threads": threads, "max_tokens": self.max_tokens}
+        written = {"format": FORMAT, "host": _here(), "threads": threads, "max_tokens": self.max_tokens}
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -75,10 +76,14 @@ class Tuned:
             return None
 
 
+def _here() -> dict[str, str | int]:
+    return {**host(), "kernels": KINDS[kind()]}
+
+
 def cache_file(bundle: Bundle, *, threads: int) -> Path:
     """Where it is kept: the name changes with everything that decides how long batches take."""
     hashes = sorted((file, record.sha256) for file, record in bundle.manifest.files.items())
-    key = hashlib.sha256(json.dumps([hashes, host(), threads]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([hashes, _here(), threads]).encode()).hexdigest()
     return cache_folder() / "tuned" / f"{key[:32]}.json"
 
 

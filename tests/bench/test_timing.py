@@ -13,6 +13,7 @@ import pytest
 from cascade.core.files import check_output
 from cascade.core.statistics import Interval
 from cascade.exceptions import OptionError
+from cascade.runtime.kernels import KINDS
 from cascade_bench.timing import interleaving, machine
 from cascade_bench.timing.interleaving import best_size, interleave
 from cascade_bench.timing.report import benchmark, grid, write_json
@@ -107,7 +108,9 @@ def test_the_machine(tmp_path: Path) -> None:
     assert found["cpu"]["cgroup_quota"] == 1.5
     assert set(found["versions"]) >= {"cascade", "numpy", "onnxruntime"}
     assert machine.in_words(found).startswith("Toy 1, ")
-    assert "control group 1.5, avx512_vnni; 2 threads" in machine.in_words(found)
+    assert found["kernels"] in KINDS
+    found["kernels"] = "avx2"
+    assert "control group 1.5, avx512_vnni; kernels: avx2; 2 threads" in machine.in_words(found)
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
