@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -59,10 +60,17 @@ constexpr int QUERIES = 32;     // that attend together
 // Equal shares of so many things, each on a thread: called with the share's number, where it begins and ends.
 template <typename Do>
 static void in_shares(int64_t threads, int64_t count, const Do &share) {
+    auto one = [&](int64_t i) { share(i, count * i / threads, count * (i + 1) / threads); };
     std::vector<std::thread> others;
-    for (int64_t i = 1; i < threads; i++)
-        others.emplace_back([=, &share] { share(i, count * i / threads, count * (i + 1) / threads); });
-    share(0, 0, count / threads);
+    others.reserve(threads);
+    for (int64_t i = 1; i < threads; i++) {
+        try {
+            others.emplace_back(one, i);
+        } catch (const std::system_error &) {  // the system has no more threads
+            one(i);
+        }
+    }
+    one(0);
     for (auto &other : others) other.join();
 }
 
