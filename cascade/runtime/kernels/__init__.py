@@ -72,7 +72,7 @@ class Rows(ctypes.Structure):
     )
 
 
-_INTERFACE = 1000000 + 1000 * ctypes.sizeof(Layer) + ctypes.sizeof(Rows)
+_INTERFACE = 2000000 + 1000 * ctypes.sizeof(Layer) + ctypes.sizeof(Rows)
 """As `cascade_interface` in layer.cpp."""
 
 
@@ -86,7 +86,7 @@ def library() -> ctypes.CDLL | None:
             continue
         if getattr(found, "cascade_interface", int)() != _INTERFACE:
             _LOGGER.warning("%s was built from other sources and is not used; install cascade again", file)
-        elif found.cascade_kind():
+        elif found.cascade_can(1):
             found.cascade_scratch.restype = ctypes.c_int64
             found.cascade_scratch.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
             found.cascade_layer.argtypes = (ctypes.c_int, *found.cascade_scratch.argtypes, ctypes.c_void_p)
@@ -110,7 +110,8 @@ def kind() -> int:
         raise OptionError(f"{VARIABLE} must be one of {', '.join(KINDS)}, got {named!r}; unset it to choose by the CPU")
     if found is None or (named is None and "amx_int8" in cpu_info("flags").split()):
         return 0
-    return min(int(found.cascade_kind()), KINDS.index(named or KINDS[-1]))
+    most = KINDS.index(named or KINDS[-1])
+    return max((number for number in range(1, most + 1) if found.cascade_can(number)), default=0)
 
 
 def run(kind: int, layer: Layer, rows: Rows, threads: int, memory: list[npt.NDArray[np.uint8]]) -> None:

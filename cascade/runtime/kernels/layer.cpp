@@ -50,7 +50,7 @@ struct Rows {
 };
 
 // Goes up with every change of what a caller passes: a library that was built from other sources is not used.
-extern "C" int64_t cascade_interface() { return 1000000 + 1000 * sizeof(Layer) + sizeof(Rows); }
+extern "C" int64_t cascade_interface() { return 2000000 + 1000 * sizeof(Layer) + sizeof(Rows); }
 
 constexpr int PIECES = 16;      // of the activation
 constexpr float LIMIT = 5;      // beyond it, either way, the activation's factor does not change
@@ -129,16 +129,15 @@ void cascade_mean(const float *states, const int64_t *lengths, int64_t rows, int
     }
 }
 
-// What this CPU can, by that number; 0: nothing here.
-int cascade_kind() {
+// Whether this CPU can run those of that number: one with AVX512-VNNI may lack AVX-VNNI.
+int cascade_can(int kind) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return 3;
-    return __builtin_cpu_supports("avxvnni") ? 2 : 1;
+    if (kind == 2) return __builtin_cpu_supports("avxvnni") != 0;
+    return kind != 3 || (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"));
 }
 }
 #else
-extern "C" int cascade_kind() { return 0; }
+extern "C" int cascade_can(int) { return 0; }
 #endif
