@@ -37,10 +37,11 @@ def processor(*, root: Path = Path("/")) -> str:
 def cpu_info(name: str, *, file: str = "cpuinfo", root: Path = Path("/")) -> str:
     """What Linux says first under this name in a file of `proc`; nothing elsewhere. `root`: where `proc` is."""
     try:
-        lines = (root / "proc" / file).read_text(encoding="utf-8", errors="replace").splitlines()
+        # Read no further than to the first CPU: a large host's file has hundreds.
+        with (root / "proc" / file).open(encoding="utf-8", errors="replace") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
     except OSError:
         return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def give_back_memory() -> None:
