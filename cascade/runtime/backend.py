@@ -153,11 +153,15 @@ class OnnxBackend:
         try:
             made = session.run(list(outputs), feeds)
         except Exception as error:  # ONNX Runtime's errors have no common base class below this one
-            raise BundleError(
-                f"{self.path} must take what its bundle feeds it, but: {' '.join(str(error).split())}; export the "
-                "bundle again, or give fewer and shorter texts at once where memory is short"
-            ) from error
+            raise self.refused(error) from error
         return dict(zip(outputs, made, strict=True))
+
+    def refused(self, error: Exception) -> BundleError:
+        """What is told where the graph cannot take its feeds."""
+        return BundleError(
+            f"{self.path} must take what its bundle feeds it, but: {' '.join(str(error).split())}; export the "
+            "bundle again, or give fewer and shorter texts at once where memory is short"
+        )
 
     def close(self) -> None:
         """Free the sessions, of `serial` too. The next run makes them again, of the file that was verified."""

@@ -37,6 +37,8 @@ _INPUTS = frozenset(
     | {"words", "firsts", "gather", "weights", "counts"}
 )
 _PIECES, _LIMIT = 16, 5.0
+BUCKETS = 32
+"""Of distances: MPNet's, as many as `bucket_line` names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,8 @@ class Layers:
             (table,) = (node.inputs[0] for node in graph.nodes if "buckets" in node.inputs)
             _check([node.kind for node in nodes[:2]] == ["Mul", "Add"], "its bias")
             buckets, nodes = graph.constants[table].copy(), nodes[2:]  # a view would keep the whole file
+            heads = graph.inputs["head_gather"][1]
+            _check(buckets.dtype == np.float32 and buckets.shape == (heads, BUCKETS), "its bias")
         kept: list[Array] = []
         layers = []
         kinds = [node.kind for node in nodes]
@@ -115,6 +119,8 @@ class Layers:
     ) -> npt.NDArray[np.float32]:
         hidden = np.ascontiguousarray(hidden, dtype=np.float32)
         lengths = np.ascontiguousarray(feeds["lengths"], dtype=np.int64)
+        if hidden.shape != (lengths.sum(), self.width):  # as another graph made them: the kernels would not notice
+            raise ValueError(f"states must have shape {(int(lengths.sum()), self.width)}, got {hidden.shape}")
         asking = None if active is None else np.ascontiguousarray(active, dtype=np.int64)
         line = None if self.buckets is None else np.ascontiguousarray(self.buckets[:, feeds["bucket_line"]])
         new = np.empty((len(hidden) if asking is None else len(asking), self.width), dtype=np.float32)
@@ -175,6 +181,7 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         _check(large.size % 16 == 0, "its channels apart")
         rest = pointer(constants[apart[0].inputs[1]], large.size * width)
     order = np.append(np.setdiff1d(np.arange(inner), large), large)  # those apart come last
+    _check(np.array_equal(np.sort(order), np.arange(inner)), "its channels apart")
 
     def quantiser(node: Node, size: int) -> Quantiser:
         source, scale, zero = node.inputs[0], *(constants[name] for name in node.inputs[1:])
@@ -271,7 +278,10 @@ class StageBackend(OnnxBackend):
         if not self._layers:
             return super().run(feeds)
         (layers,) = self._layers
-        states = layers.run(feeds, self.threads)
+        try:
+            states = layers.run(feeds, self.threads)
+        except ValueError as error:
+            raise self.refused(error) from None
         if outputs == PASSING:
             return {"hidden_out": states}
         given = mean(states, feeds["lengths"]) if layers.pools else states

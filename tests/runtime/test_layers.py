@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,6 +245,45 @@ def test_a_library_of_other_sources_is_not_used(
     monkeypatch.setattr(kernels_room, "_INTERFACE", 0)
     assert kernels_room.library.__wrapped__() is None
     assert "was built from other sources and is not used; install cascade again" in caplog.text
+
+
+def test_states_of_another_shape_are_refused(tmp_path: Path, kernels: str) -> None:
+    ours, _ = both(stage_file(tmp_path, bits=bits(kernels)))
+    given_ = feeds(LENGTHS)
+    for hidden in (given_["hidden"][:-1], given_["hidden"][:, :-1], given_["hidden"][0]):
+        with pytest.raises(
+            BundleError, match=r"must take what its bundle feeds it, but: states must have shape \(79, 64"
+        ):
+            ours.run(given_ | {"hidden": hidden})
+
+
+def _altered(model: onnx.ModelProto, name: str, change: Callable[[Any], Any]) -> Graph:
+    """The graph with a constant or an input's axis changed."""
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    for tensor in made.graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(change(onnx.numpy_helper.to_array(tensor)), name))
+    for value in made.graph.input:
+        if value.name == name:
+            value.type.tensor_type.shape.dim[1].dim_value = change(value.type.tensor_type.shape.dim[1].dim_value)
+    return Graph.of(made.SerializeToString())
+
+
+def test_graphs_whose_sizes_do_not_agree_are_refused(tmp_path: Path) -> None:
+    model = onnx.load(stage_file(tmp_path, "mpnet"))
+    (table,) = (node.input[0] for node in model.graph.node if "buckets" in node.input)
+    shorter = {
+        name: (lambda array: array[:-1]) for name in ("int8_0_bias", "int8_4_weight", "int8_1_weight_scale", table)
+    }
+    changes: dict[str, Callable[[Any], Any]] = {
+        **shorter,
+        "head_gather": lambda _: 3,
+        "int8_5_weight": lambda w: w[:, :-1],
+    }
+    Layers.of(_altered(model, "head_gather", lambda heads: heads), 3)
+    for name, change in changes.items():
+        with pytest.raises((ValueError, LookupError)):
+            Layers.of(_altered(model, name, change), 3)
 
 
 def test_a_choice_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
