@@ -51,7 +51,7 @@ lint: $(VENV)/.full
 
 # These files in turns with another revision, on the demo's sentences; status 1 where something takes a tenth longer:
 # make bench MODEL=models/intents BASE=main. Of a tagger: make bench MODEL=models/pos DATA=cascade/cli/demo/tags.jsonl
-# As on another kind of CPU: CASCADE_KERNELS=avx2 make bench (or avx_vnni, onnxruntime).
+# As on another kind of CPU: CASCADE_KERNELS=avx2 make bench (or avx512, avx_vnni, onnxruntime).
 MODEL ?= models/sentiment
 DATA ?= cascade/cli/demo/$(notdir $(MODEL)).jsonl
 BASE ?= HEAD

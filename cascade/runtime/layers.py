@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cascade.runtime.backend import PASSING, Array, OnnxBackend
 from cascade.runtime.graph import Graph, Node
-from cascade.runtime.kernels import KINDS, Layer, Product, Quantiser, Rows, kind, mean, run
+from cascade.runtime.kernels import KINDS, PANELS, SATURATES, Layer, Product, Quantiser, Rows, kind, mean, run
 
 _LAYER = (
     *("QuantizeLinear", *["MatMulIntegerToFloat"] * 3, "MatMul", "Add", "Softmax", "MatMul"),
@@ -195,9 +195,9 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         _, *names = node.inputs
         weight, scale, own, zero, _, bias = (constants[name] if name else np.empty(0) for name in names)
         _check(weight.dtype == np.int8 and weight.shape == (depth, width) and not names[4], "its weights")
-        panel = 32 if kind == 3 else 16
+        panel = PANELS[kind]
         _check(width % panel == 0 and depth % 4 == 0, "its sizes")
-        _check(kind != 1 or np.abs(weight.astype(np.int16)).max() <= 64, "its weights of 8 bits")
+        _check(KINDS[kind] not in SATURATES or np.abs(weight.astype(np.int16)).max() <= 64, "its weights of 8 bits")
         sums = weight.sum(axis=0, dtype=np.int32)
         factor = np.broadcast_to(scale * own, width).astype(np.float32)
         moved = bias - factor * (int(zero) * sums)

@@ -21,7 +21,7 @@ from cascade.exceptions import BundleError, OptionError
 from cascade.runtime import kernels as kernels_room
 from cascade.runtime.backend import PASSING, Array, OnnxBackend
 from cascade.runtime.graph import Graph
-from cascade.runtime.kernels import KINDS, VARIABLE
+from cascade.runtime.kernels import KINDS, SATURATES, VARIABLE
 from cascade.runtime.layers import Layers, StageBackend
 from cascade_export.packed.stages import TierGraphs, export_tier2, pack
 from tests.models import tiny
@@ -101,7 +101,7 @@ def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def bits(kernels: str) -> int:
-    return 7 if kernels == "avx2" else 8
+    return 7 if kernels in SATURATES else 8
 
 
 @pytest.mark.parametrize("family", OURS)
@@ -226,11 +226,11 @@ def test_kernels_are_chosen_by_cpu_and_name(tmp_path: Path, monkeypatch: pytest.
     assert kernels_room.kind() == 0
     monkeypatch.setattr(kernels_room, "cpu_info", lambda _name: "sse2")
     assert kernels_room.kind() == HERE
-    lesser = SimpleNamespace(cascade_can=lambda number: number in (1, 3))  # AVX512-VNNI without AVX-VNNI
+    lesser = SimpleNamespace(cascade_can=lambda number: number in (1, 2, 4))  # AVX512-VNNI without AVX-VNNI
     monkeypatch.setattr(kernels_room, "library", lambda: lesser)
-    assert kernels_room.kind() == 3
+    assert kernels_room.kind() == 4
     monkeypatch.setenv(VARIABLE, "avx_vnni")
-    assert kernels_room.kind() == 1
+    assert kernels_room.kind() == 2
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr(kernels_room, "library", lambda: None)
     assert kernels_room.kind() == 0
@@ -280,10 +280,10 @@ def test_graphs_whose_sizes_do_not_agree_are_refused(tmp_path: Path) -> None:
         "head_gather": lambda _: 3,
         "int8_5_weight": lambda w: w[:, :-1],
     }
-    Layers.of(_altered(model, "head_gather", lambda heads: heads), 3)
+    Layers.of(_altered(model, "head_gather", lambda heads: heads), 4)
     for name, change in changes.items():
         with pytest.raises((ValueError, LookupError)):
-            Layers.of(_altered(model, name, change), 3)
+            Layers.of(_altered(model, name, change), 4)
 
 
 def test_a_choice_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,7 +308,7 @@ def test_a_graph_is_read_as_onnx_reads_it(tmp_path: Path) -> None:
     assert found.inputs["head_gather"] == (0, HEADS, 0)
     for tensor in model.graph.initializer:
         np.testing.assert_array_equal(found.constants[tensor.name], onnx.numpy_helper.to_array(tensor))
-    known = Layers.of(found, 3)
+    known = Layers.of(found, 4)
     rest = onnx.load_from_string(found.after(known.made, known.width, ["logits"]))
     onnx.checker.check_model(rest)
     assert [value.name for value in rest.graph.input] == [known.made]
@@ -326,6 +326,6 @@ def test_of_broken_files_nothing_is_made(content: bytes, data: st.DataObject) ->
         broken[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
         found = Graph.of(bytes(broken[: data.draw(st.integers(len(content) // 2, len(content)))]))
-        Layers.of(found, 3)
+        Layers.of(found, 4)
     except (ValueError, LookupError, TypeError):
         pass

@@ -17,8 +17,12 @@ import numpy.typing as npt
 from cascade.exceptions import OptionError
 from cascade.runtime.host import cpu_info
 
-KINDS = ("onnxruntime", "avx2", "avx_vnni", "avx512_vnni")
+KINDS = ("onnxruntime", "avx2", "avx512", "avx_vnni", "avx512_vnni")
 """By the number that `kernels/layer.cpp` gives them; 0: none of ours."""
+PANELS = (0, 16, 32, 16, 32)
+"""Columns of a panel of weights, of each."""
+SATURATES = ("avx2", "avx512")
+"""Those whose weights have 7 bits."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,7 +76,7 @@ class Rows(ctypes.Structure):
     )
 
 
-_INTERFACE = 2000000 + 1000 * ctypes.sizeof(Layer) + ctypes.sizeof(Rows)
+_INTERFACE = 3000000 + 1000 * ctypes.sizeof(Layer) + ctypes.sizeof(Rows)
 """As `cascade_interface` in layer.cpp."""
 
 

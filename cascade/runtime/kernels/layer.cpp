@@ -50,7 +50,7 @@ struct Rows {
 };
 
 // Goes up with every change of what a caller passes: a library that was built from other sources is not used.
-extern "C" int64_t cascade_interface() { return 2000000 + 1000 * sizeof(Layer) + sizeof(Rows); }
+extern "C" int64_t cascade_interface() { return 3000000 + 1000 * sizeof(Layer) + sizeof(Rows); }
 
 constexpr int PIECES = 16;      // of the activation
 constexpr float LIMIT = 5;      // beyond it, either way, the activation's factor does not change
@@ -80,17 +80,20 @@ static void in_shares(int64_t threads, int64_t count, const Do &share) {
 #include <immintrin.h>
 
 #pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
+namespace avx512 {  // sums of two products saturate: for weights of 7 bits
+INLINE __m512i dot512(__m512i sums, __m512i a, __m512i b) {
+    return _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)));
+}
+#include "zmm.inc"
+}
+#pragma GCC pop_options
+
+#pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,prefer-vector-width=512")
 namespace avx512_vnni {
-constexpr int VL = 16, MR = 12, FR = 8;
-typedef float vf __attribute__((vector_size(4 * VL)));
-typedef int32_t vi __attribute__((vector_size(4 * VL)));
-INLINE vi dot(vi sums, vi a, vi b) { return (vi)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b); }
-INLINE vf look(const float *table, vi index) { return _mm512_permutexvar_ps((__m512i)index, _mm512_loadu_ps(table)); }
-INLINE void put(uint8_t *to, vi x) { _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8((__m512i)x)); }
-INLINE float sum(vf x) { return _mm512_reduce_add_ps(x); }
-INLINE float largest(vf x) { return _mm512_reduce_max_ps(x); }
-#include "layer.inc"
+INLINE __m512i dot512(__m512i sums, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(sums, a, b); }
+#include "zmm.inc"
 }
 #pragma GCC pop_options
 
@@ -104,7 +107,7 @@ INLINE __m256i dot256(__m256i sums, __m256i a, __m256i b) { return _mm256_dpbusd
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
-namespace avx2 {  // sums of two products saturate: for weights of 7 bits
+namespace avx2 {  // saturates too
 INLINE __m256i dot256(__m256i sums, __m256i a, __m256i b) {
     return _mm256_add_epi32(sums, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
 }
@@ -115,9 +118,10 @@ INLINE __m256i dot256(__m256i sums, __m256i a, __m256i b) {
 extern "C" {
 int64_t cascade_scratch(const Layer *l, const Rows *r, int64_t threads) { return avx2::scratch(l, r) * threads; }
 
-// By the number of an instruction set: 1 AVX2, 2 AVX-VNNI, 3 AVX512-VNNI.
+// By the number of an instruction set: 1 AVX2, 2 AVX512, 3 AVX-VNNI, 4 AVX512-VNNI.
 void cascade_layer(int kind, const Layer *l, const Rows *r, int64_t threads, char *memory) {
-    (kind == 3 ? avx512_vnni::layer : kind == 2 ? avx_vnni::layer : avx2::layer)(l, r, threads, memory);
+    constexpr decltype(&avx2::layer) kinds[] = {avx2::layer, avx512::layer, avx_vnni::layer, avx512_vnni::layer};
+    kinds[kind - 1](l, r, threads, memory);
 }
 
 void cascade_mean(const float *states, const int64_t *lengths, int64_t rows, int64_t width, float *out) {
@@ -133,9 +137,10 @@ void cascade_mean(const float *states, const int64_t *lengths, int64_t rows, int
 int cascade_can(int kind) {
     __builtin_cpu_init();
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0;
-    if (kind == 2) return __builtin_cpu_supports("avxvnni") != 0;
-    return kind != 3 || (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
-                         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"));
+    if (kind == 3) return __builtin_cpu_supports("avxvnni") != 0;
+    if (kind % 2) return 1;
+    return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && (kind == 2 || __builtin_cpu_supports("avx512vnni"));
 }
 }
 #else
