@@ -19,7 +19,7 @@ from cascade.core.labels import listed
 from cascade.exceptions import printable
 from cascade.pipelines.parts import slow_form
 from cascade.pipelines.tuning import Tuned
-from cascade.runtime.kernels import KINDS, kind
+from cascade.runtime.kernels import in_words
 from cascade.runtime.threads import check_threads
 
 WIDTH = 100
@@ -67,7 +67,7 @@ def described(name: str, bundle: Bundle) -> str:
         *_reading(manifest),
         *_tuned(bundle),
         *([("on this CPU", told)] if (told := slow_form(manifest)) else []),
-        *([("int8 layers", f"by kernels for {KINDS[kind()]}, where they know the layer")] if kind() else []),
+        ("int8 layers", in_words()),
         ("certificate", certified),
         ("written by", f"cascade {manifest.library_version}, format {manifest.format_version}"),
         ("total size", f"{size(total_bytes(bundle))} in {len(manifest.files)} files, hashes verified"),

@@ -232,8 +232,13 @@ def test_kernels_are_chosen_by_cpu_and_name(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(VARIABLE, "avx_vnni")
     assert kernels_room.kind() == 2
     monkeypatch.delenv(VARIABLE)
+    assert kernels_room.in_words() == "by kernels for avx512_vnni, where they know the layer"
+    monkeypatch.setenv(VARIABLE, "onnxruntime")
+    assert kernels_room.in_words() == "by ONNX Runtime, for AMX or by CASCADE_KERNELS"
+    monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr(kernels_room, "library", lambda: None)
     assert kernels_room.kind() == 0
+    assert kernels_room.in_words().startswith("by ONNX Runtime: no kernels for this CPU")
     assert both(file)[0].kind == "onnxruntime"
 
 

@@ -118,6 +118,18 @@ def kind() -> int:
     return max((number for number in range(1, most + 1) if found.cascade_can(number)), default=0)
 
 
+def in_words() -> str:
+    """What runs int8 layers here, and why."""
+    if library() is None:
+        return "by ONNX Runtime: no kernels for this CPU; on x86-64 install cascade again where GCC is"
+    used = kind()
+    return (
+        f"by kernels for {KINDS[used]}, where they know the layer"
+        if used
+        else f"by ONNX Runtime, for AMX or by {VARIABLE}"
+    )
+
+
 def run(kind: int, layer: Layer, rows: Rows, threads: int, memory: list[npt.NDArray[np.uint8]]) -> None:
     """Run a layer on rows by so many threads, which divide the rows among themselves.
 
