@@ -180,8 +180,7 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
         large = constants[numbers]
         _check(large.size % 16 == 0, "its channels apart")
         rest = pointer(constants[apart[0].inputs[1]], large.size * width)
-    order = np.append(np.setdiff1d(np.arange(inner), large), large)  # those apart come last
-    _check(np.array_equal(np.sort(order), np.arange(inner)), "its channels apart")
+    order = _apart_last(inner, large)
 
     def quantiser(node: Node, size: int) -> Quantiser:
         source, scale, zero = node.inputs[0], *(constants[name] for name in node.inputs[1:])
@@ -233,6 +232,15 @@ def _layer(nodes: Sequence[Node], graph: Graph, kind: int, kept: list[Array]) ->
     )
 
 
+def _apart_last(count: int, apart: Array) -> Array:
+    """Numbers of all channels, these last. A `ValueError` or `IndexError` where they are none, or twice the same."""
+    together = np.ones(count, dtype=np.bool_)
+    together[apart] = False
+    order = np.append(np.flatnonzero(together), apart)
+    _check(order.size == count, "its channels apart")
+    return order
+
+
 @functools.cache
 def _activation(form: str) -> npt.NDArray[np.float32]:
     """GELU over x, as the kernels read it: coefficients of degree 0 to 4 of each piece; error 2e-6."""
@@ -242,7 +250,7 @@ def _activation(form: str) -> npt.NDArray[np.float32]:
     inner = np.vectorize(math.erf)(x / math.sqrt(2))
     if form == "tanh":
         inner = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-    made: Any = np.polynomial.polynomial.polyfit(inside, (1 + inner) / 2, 4)
+    made: Any = np.linalg.lstsq(np.vander(inside, 5, increasing=True), (1 + inner) / 2, rcond=None)[0]
     return made.astype(np.float32)  # type: ignore[no-any-return]
 
 
