@@ -99,42 +99,40 @@ class Layers:
         return cls(kind, layers[0].width, means or made, bool(means), inputs, buckets, narrow, layers, kept)
 
     def run(self, feeds: Mapping[str, Array], threads: int) -> npt.NDArray[np.float32]:
-        """New states of the active tokens, or of each row's first. Shape `(actives, width)`."""
-        hidden, active = feeds["hidden"], feeds.get("active")
+        """New states of the active tokens, or of each row's first. Shape `(actives, width)`.
+
+        States whose shape is not what `lengths` say are a `ValueError`: the kernels would read past their end.
+        """
+        hidden = np.ascontiguousarray(feeds["hidden"], dtype=np.float32)
+        lengths = np.ascontiguousarray(feeds["lengths"], dtype=np.int64)
+        if hidden.shape != (lengths.sum(), self.width):
+            raise ValueError(f"states must have shape {(int(lengths.sum()), self.width)}, got {hidden.shape}")
+        active = feeds.get("active")
         if active is not None and len(active) == len(hidden):
             active = None
-        for number, layer in enumerate(self._layers):
-            if self.narrow and number == len(self._layers) - 1:
-                active = feeds["firsts"]
-            new = self._one(layer, hidden, active, feeds, threads)
-            if active is None:
-                hidden = new
-            elif number < len(self._layers) - 1:
-                hidden = hidden.copy()
-                hidden[active] = new
-        return new
-
-    def _one(
-        self, layer: Layer, hidden: Array, active: Array | None, feeds: Mapping[str, Array], threads: int
-    ) -> npt.NDArray[np.float32]:
-        hidden = np.ascontiguousarray(hidden, dtype=np.float32)
-        lengths = np.ascontiguousarray(feeds["lengths"], dtype=np.int64)
-        if hidden.shape != (lengths.sum(), self.width):  # as another graph made them: the kernels would not notice
-            raise ValueError(f"states must have shape {(int(lengths.sum()), self.width)}, got {hidden.shape}")
-        asking = None if active is None else np.ascontiguousarray(active, dtype=np.int64)
         line = None if self.buckets is None else np.ascontiguousarray(self.buckets[:, feeds["bucket_line"]])
-        new = np.empty((len(hidden) if asking is None else len(asking), self.width), dtype=np.float32)
-        rows = Rows(
-            hidden.ctypes.data,
-            len(lengths),
-            lengths.ctypes.data,
-            None if asking is None else asking.ctypes.data,
-            len(new),
-            None if line is None else line.ctypes.data,
-            int(lengths.max()),
-            new.ctypes.data,
-        )
-        run(self.kind, layer, rows, threads, self._memory)
+        longest, last = int(lengths.max()), len(self._layers) - 1
+        for number, layer in enumerate(self._layers):
+            if self.narrow and number == last:
+                active = feeds["firsts"]
+            asking = None if active is None else np.ascontiguousarray(active, dtype=np.int64)
+            new = np.empty((len(hidden) if asking is None else len(asking), self.width), dtype=np.float32)
+            rows = Rows(
+                hidden.ctypes.data,
+                len(lengths),
+                lengths.ctypes.data,
+                None if asking is None else asking.ctypes.data,
+                len(new),
+                None if line is None else line.ctypes.data,
+                longest,
+                new.ctypes.data,
+            )
+            run(self.kind, layer, rows, threads, self._memory)
+            if asking is None:
+                hidden = new
+            elif number < last:
+                hidden = hidden.copy()
+                hidden[asking] = new
         return new
 
 
