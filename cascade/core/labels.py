@@ -59,12 +59,17 @@ def own_names(
 
 
 def label_numbers(
-    given: Sequence[str | tuple[str, ...]], labels: Sequence[str], *, multi_label: bool = False, source: object
+    given: Sequence[str | tuple[str, ...]],
+    labels: Sequence[str],
+    *,
+    multi_label: bool = False,
+    source: object,
+    lines: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """The labels of each example as numbers, however they are written (`own_names`).
 
-    A label that the model does not have is a `DataError` with the number of its example. `source`: what messages call
-    all of them.
+    A label that the model does not have is a `DataError` with the number of its example, or its line. `source`: what
+    messages call all of them; `lines`: where in it each stands.
     """
     numbers, found = numbers_of(labels), []
     for row, own in enumerate(own_names(given, labels, multi_label=multi_label), 1):
@@ -72,15 +77,22 @@ def label_numbers(
         unknown = [name for name in several if name not in numbers]
         if unknown:
             remedy = ", say with --label-separator what stands between several" if multi_label else ""
+            known = f"{len(labels)} labels: {shortened(labels)}"
             raise DataError(
-                f"{source}: example {row} has the label {unknown[0]!r}, which the model does not have ({len(labels)} "
-                f"labels: {shortened(labels)}); correct it{remedy}, or take data and a model that belong together"
+                f"{_place(source, row, lines)} has the label {unknown[0]!r}, which the model does not have ({known}); "
+                f"correct it{remedy}, or take data and a model that belong together"
             )
         found.append([numbers[name] for name in several])
     return found
 
 
-def as_array(own: Sequence[Sequence[int]], count: int, *, multi_label: bool, source: object) -> IntArray:
+def _place(source: object, row: int, lines: Sequence[int] | None) -> str:
+    return f"{source}: example {row}" if lines is None else f"{source}: line {lines[row - 1]}"
+
+
+def as_array(
+    own: Sequence[Sequence[int]], count: int, *, multi_label: bool, source: object, lines: Sequence[int] | None = None
+) -> IntArray:
     """Numbers of the labels of examples as one array. Shape `(examples,)`; of independent labels `(examples, count)`.
 
     Those are zeros and ones. Where labels exclude each other, a `DataError` names the example that has not just one.
@@ -90,7 +102,7 @@ def as_array(own: Sequence[Sequence[int]], count: int, *, multi_label: bool, sou
     for row, one in enumerate(own, 1):
         if len(one) != 1:
             remedy = "correct it, or train with --multi-label for several"
-            raise DataError(f"{source}: example {row} must have one label, got {len(one)}; {remedy}")
+            raise DataError(f"{_place(source, row, lines)} must have one label, got {len(one)}; {remedy}")
     return np.array(own, np.int64).reshape(-1)
 
 

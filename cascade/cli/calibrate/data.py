@@ -44,8 +44,10 @@ def examples_of(
         raise DataError(f"{told}; {remedy}, or take them out")
     if words or not given:
         return items, [list(own) for own in given] or None
-    numbers = label_numbers(given, labels, multi_label=multi_label, source=file)
-    return items, as_array(numbers, len(labels), multi_label=multi_label or len(labels) == 1, source=file)
+    lines = [one.line for one in read]
+    numbers = label_numbers(given, labels, multi_label=multi_label, source=file, lines=lines)
+    several = multi_label or len(labels) == 1
+    return items, as_array(numbers, len(labels), multi_label=several, source=file, lines=lines)
 
 
 def known_files(manifest: Manifest, *, name: str, sha256: str, counted: bool) -> tuple[str, ...]:

@@ -57,13 +57,13 @@ def test_bad_places(run: Command, model: Path, data: Path, tmp_path: Path) -> No
     [
         (
             {"text": "good", "label": "great"},
-            ": example 601 has the label 'great', which the model does not have (3 labels: negative, neutral, ",
+            ": line 601 has the label 'great', which the model does not have (3 labels: negative, neutral, ",
         ),
         (
             {"text": "good"},
             ", line 601: every text must have a label, or none, got 1 of 601 without; label them, or ta",
         ),
-        ({"text": "good", "label": ["negative", "neutral"]}, ": example 601 must have one label, got 2; correct it"),
+        ({"text": "good", "label": ["negative", "neutral"]}, ": line 601 must have one label, got 2; correct it"),
         ({"label": "neutral"}, ", line 601: there must be a column 'text'"),
     ],
 )
